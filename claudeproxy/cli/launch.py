@@ -1,0 +1,167 @@
+"""How the CLI is found, checked and started: executable, version, arguments, environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from .tools import SERVER
+
+MINIMUM = (2, 1, 290)
+"""Older ones lack ``client_composed``: text beginning with ``/`` would be eaten as a command."""
+
+ARGUMENTS = (
+    *("-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
+    *("--include-partial-messages", "--no-session-persistence", "--strict-mcp-config"),
+    *("--disable-slash-commands", "--allowedTools", f"mcp__{SERVER}"),
+    *("--tools", "", "--setting-sources", ""),
+)
+"""The same for every process: nothing of a request is on the command line."""
+
+_PASSED_ON = frozenset(
+    "HOME USER LOGNAME PATH SHELL LANG TZ TMPDIR CLAUDE_CONFIG_DIR CLAUDE_CODE_OAUTH_TOKEN "
+    "HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy "
+    "NODE_EXTRA_CA_CERTS SSL_CERT_FILE".split()
+)
+_PREFIXES_PASSED_ON = ("LC_", "XDG_")
+
+_SWITCHES = {
+    "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # "@/etc/hostname" in a text would be read and sent
+    "DISABLE_AUTO_COMPACT": "1",  # a long conversation would be replaced by a summary
+    "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # tools keep their names
+    "ENABLE_TOOL_SEARCH": "false",  # all tools are in the request
+    "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "1",
+    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # a broken stream would be answered twice
+    "CLAUDE_CODE_MAX_RETRIES": "1",  # one, for an expired login or a stale connection
+    "DISABLE_AUTOUPDATER": "1",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+    "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1",
+    "CLAUDE_CODE_DISABLE_TERMINAL_TITLE": "1",
+}
+
+LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+
+
+class CLIError(Exception):
+    """There is no CLI to use, and why, in one line."""
+
+
+@frozen
+class Upstream:
+    """A Messages API in place of the subscription; ``config_dir`` is private and empty, so that
+    no login is in the CLI's reach: it would be sent there."""
+
+    url: str
+    key: str
+    config_dir: str
+
+
+def find(path: str | None, search: str | None = None) -> str:
+    """The CLI's executable: ``path``, else ``claude`` on the search path, else the bundled one.
+
+    :raises CLIError: when there is none.
+    """
+    if path is not None:
+        found = shutil.which(os.path.expanduser(path), path=search)
+        if found is None:
+            raise CLIError(f"there is no Claude CLI at {path}")
+        return os.path.abspath(found)
+    found = shutil.which("claude", path=search) or bundled()
+    if found is None:
+        raise CLIError(
+            "the Claude CLI is missing: install it (https://claude.com/claude-code), "
+            "or `pip install claudemax[cli]`, or give --claude PATH"
+        )
+    return os.path.abspath(found)
+
+
+def bundled() -> str | None:
+    """The CLI inside the ``claude-agent-sdk`` wheel, if that is installed."""
+    spec = importlib.util.find_spec("claude_agent_sdk")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        candidate = os.path.join(folder, "_bundled", "claude")
+        if os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def check_version(executable: str, environment: Mapping[str, str]) -> str:
+    """The CLI's version, as ``claude --version`` prints it (0.3 s, no quota, blocking).
+
+    :raises CLIError: when it does not run or is too old.
+    """
+    try:
+        said = subprocess.run(
+            [executable, "--version"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CLIError(f"the Claude CLI at {executable} does not run: {error}") from None
+    return parse_version(said, executable)
+
+
+def parse_version(said: str, executable: str) -> str:
+    """``2.1.330`` from ``2.1.330 (Claude Code)``.
+
+    :raises CLIError: when that is no version, or one below :data:`MINIMUM`.
+    """
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", said)
+    if match is None:
+        raise CLIError(f"{executable} is not the Claude CLI: --version printed {said[:80]!r}")
+    if tuple(int(part) for part in match.groups()) < MINIMUM:
+        oldest = ".".join(map(str, MINIMUM))
+        raise CLIError(
+            f"the Claude CLI at {executable} is {match.group()}, older than {oldest}: "
+            "run `claude update`"
+        )
+    return match.group()
+
+
+def parse_login(output: bytes) -> bool | None:
+    """Whether ``claude auth status`` says that somebody is logged in; ``None`` if it says neither."""
+    try:
+        logged_in = json.loads(output)["loggedIn"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return logged_in if isinstance(logged_in, bool) else None
+
+
+def environment(environ: Mapping[str, str], upstream: Upstream | None = None) -> dict[str, str]:
+    """What the CLI gets of the daemon's environment: an allow-list, and the switches it needs.
+
+    A stray ``ANTHROPIC_API_KEY`` would beat the subscription, and another CLI's ``CLAUDE_CODE_*``
+    would change this one.
+    """
+    passed = {
+        name: value
+        for name, value in environ.items()
+        if name in _PASSED_ON or name.startswith(_PREFIXES_PASSED_ON)
+    }
+    passed.update(_SWITCHES)
+    if upstream is not None:
+        passed.pop("CLAUDE_CODE_OAUTH_TOKEN", None)
+        passed["ANTHROPIC_BASE_URL"] = upstream.url
+        passed["ANTHROPIC_API_KEY"] = upstream.key
+        passed["CLAUDE_CONFIG_DIR"] = upstream.config_dir
+    return passed
+
+
+def command(executable: str, directory: str) -> list[str]:
+    """The argument list that starts the CLI by way of :mod:`.launcher`."""
+    start = [sys.executable, "-I", "-S", LAUNCHER, str(os.getpid()), directory]
+    return [*start, executable, *ARGUMENTS]

@@ -1,0 +1,209 @@
+"""The thin shell around a :class:`~.session.Session`: pipes, signals, and nothing decided."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IProcessTransport
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure as Reason
+
+from claudeproxy.messages import Event, Message, Request, ToolResult
+
+from .models import ModelInfo
+from .session import Doomed, Output, Ready, Session, Settled, State, Window, Write
+
+GRACE = 1.0
+"""Seconds between TERM and KILL."""
+
+
+class Listener(Protocol):
+    """Whoever waits for the answer of a process."""
+
+    def events(self, events: list[Event]) -> None:
+        """A burst of events; ``Finished`` or a ``Failure`` is the last of a turn."""
+
+
+class Owner(Protocol):
+    """Whoever the process belongs to."""
+
+    def ready(self, process: CLIProcess, models: tuple[ModelInfo, ...]) -> None:
+        """It has started up."""
+
+    def settled(self, process: CLIProcess) -> None:
+        """Its last turn is entirely over."""
+
+    def window(self, info: Mapping[str, Any]) -> None:
+        """It told the state of a plan window."""
+
+    def gone(self, process: CLIProcess) -> None:
+        """It has ended and is reaped."""
+
+
+class CLIProcess(ProcessProtocol):
+    """One running ``claude``."""
+
+    log = Logger()
+    transport: IProcessTransport
+
+    def __init__(self, reactor: Any, session: Session, owner: Owner) -> None:
+        self._reactor = reactor
+        self._session = session
+        self._owner = owner
+        self._paused = False
+        self._pid: int | None = None
+        self.listener: Listener | None = None
+        self.turns = 0
+        self.born = reactor.seconds()
+        self.ended: Deferred[None] = Deferred()
+        """Fires when the process is reaped."""
+
+    @property
+    def state(self) -> State:
+        """Where its session is."""
+        return self._session.state
+
+    # -- turns --
+
+    @property
+    def calls(self) -> frozenset[str]:
+        """The ids of the calls it is parked on."""
+        return self._session.calls
+
+    def open(
+        self,
+        listener: Listener,
+        request: Request,
+        flags: Mapping[str, Any],
+        schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A whole conversation, on a process that has none yet."""
+        self._begin(listener)
+        self._apply(self._session.open(request, flags, schema))
+
+    def extend(self, listener: Listener, message: Message, flags: Mapping[str, Any]) -> None:
+        """The next message of the conversation it holds."""
+        self._begin(listener)
+        self._apply(self._session.extend(message, flags))
+
+    def answer(
+        self, listener: Listener, results: Sequence[ToolResult], flags: Mapping[str, Any]
+    ) -> None:
+        """The results of the calls it is parked on."""
+        self._begin(listener)
+        self._apply(self._session.answer(results, flags))
+
+    def _begin(self, listener: Listener) -> None:
+        self.listener = listener
+        self.turns += 1
+
+    def pause(self) -> None:
+        """Stop reading its stdout: the listener's own reader is full."""
+        if not self._paused and self._pid is not None:
+            self._paused = True
+            self.transport.pauseProducing()  # type: ignore[attr-defined]
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            if self._pid is not None:
+                self.transport.resumeProducing()  # type: ignore[attr-defined]
+
+    # -- its end --
+
+    def kill(self) -> None:
+        """End it and its children now, before it can do anything more."""
+        self.resume()  # a paused process withholds its own end
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it: the pipe's close where it is at rest, TERM elsewhere, KILL if that is not enough.
+
+        A process parked on calls would take a closed pipe for an answer and send a request.
+        """
+        if self._pid is None:
+            return
+        self.resume()
+        if self.state in (State.WARM, State.IDLE):
+            self.transport.closeStdin()  # type: ignore[no-untyped-call]
+        else:
+            self._signal(signal.SIGTERM)
+        last = self._reactor.callLater(GRACE, self.kill)
+        self.ended.addBoth(lambda _: last.cancel() if last.active() else None)
+
+    def _signal(self, number: int) -> None:
+        if self._pid is not None:
+            try:
+                os.killpg(self._pid, number)
+            except ProcessLookupError:
+                # The launcher has not made its group yet, or all of it is gone.
+                try:
+                    os.kill(self._pid, number)
+                except ProcessLookupError:
+                    pass
+
+    # -- ProcessProtocol --
+
+    def connectionMade(self) -> None:
+        self._pid = self.transport.pid
+        self._apply(self._session.start())
+
+    def outReceived(self, data: bytes) -> None:
+        self._apply(self._session.feed(data))
+
+    def errReceived(self, data: bytes) -> None:
+        """Dropped: it may hold what was said."""
+
+    def processEnded(self, reason: Reason) -> None:
+        group, self._pid = self._pid, None
+        if group is not None:
+            try:
+                os.killpg(group, signal.SIGKILL)  # whatever it left behind
+            except ProcessLookupError:
+                pass
+        self._apply(self._session.ended(_how(reason.value)))
+        self._owner.gone(self)
+        self.ended.callback(None)
+
+    # -- outputs --
+
+    def _apply(self, outputs: Iterable[Output]) -> None:
+        writes: list[bytes] = []
+        events: list[Event] = []
+        notices: list[Ready | Settled | Window] = []
+        for output in outputs:
+            if isinstance(output, Write):
+                writes.append(output.data)
+            elif isinstance(output, Doomed):
+                self.log.debug("killing {pid}: {why}", pid=self._pid, why=output.why)
+                self.kill()
+            elif isinstance(output, (Ready, Settled, Window)):
+                notices.append(output)
+            else:
+                events.append(output)
+        if writes and self._pid is not None:
+            self.transport.write(b"".join(writes))  # type: ignore[no-untyped-call]
+        for notice in notices:
+            if isinstance(notice, Ready):
+                self._owner.ready(self, notice.models)
+            elif isinstance(notice, Settled):
+                self._owner.settled(self)
+            else:
+                self._owner.window(notice.info)
+        if events and self.listener is not None:
+            self.listener.events(events)
+
+
+def _how(error: BaseException | None) -> str:
+    if isinstance(error, ProcessDone):
+        return "exit 0"
+    if isinstance(error, ProcessTerminated):
+        return f"signal {error.signal}" if error.signal else f"exit {error.exitCode}"
+    return str(error)

@@ -1,0 +1,110 @@
+"""The MCP server inside the daemon: the client's tools, and the calls that wait for the client.
+
+The CLI speaks MCP to it in ``mcp_message`` control requests. A ``tools/call`` is not run here: it
+waits until the client's next request brings the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from claudeproxy.messages import Image, Text, Tool, ToolResult
+
+SERVER = "c"
+"""The server's name towards the CLI; with the prefix switched off it shows nowhere upstream."""
+
+SCHEMA_TOOL = "StructuredOutput"
+"""The tool the CLI adds for a ``jsonSchema``; its arguments are the answer."""
+
+RESERVED = frozenset({SCHEMA_TOOL, "ToolSearch"})
+"""Names the CLI keeps for itself: a client's tool so called never reaches the model."""
+
+PROTOCOL = "2025-11-25"
+MAX_RESULT_CHARS = 500_000
+"""A longer result would be written to disk by the CLI and replaced by a preview."""
+
+MAX_DESCRIPTION = 2048
+"""Characters after which the CLI cuts a tool's description."""
+
+
+class ToolServer:
+    """Answers MCP messages of one process; pure, so that a transcript tests it."""
+
+    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+        self._tools = [definition(tool) for tool in tools]
+        self.names = frozenset(tool["name"] for tool in self._tools)
+
+    def manifest(self) -> dict[str, Any]:
+        """Spares the CLI the round trips of the handshake (``sdkMcpServerManifests``)."""
+        return {"initializeResult": self._greeting(), "toolsListResult": {"tools": self._tools}}
+
+    def handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON-RPC answer to anything but ``tools/call``."""
+        method = message.get("method")
+        if method == "initialize":
+            result = self._greeting()
+        elif method == "tools/list":
+            result = {"tools": self._tools}
+        elif method in ("ping", "notifications/initialized"):
+            result = {}
+        else:
+            error = {"code": -32601, "message": f"no method {method}"}
+            return {"jsonrpc": "2.0", "id": message.get("id"), "error": error}
+        return {"jsonrpc": "2.0", "id": message.get("id", 0), "result": result}
+
+    @staticmethod
+    def _greeting() -> dict[str, Any]:
+        return {
+            "protocolVersion": PROTOCOL,
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": SERVER, "version": "1"},
+        }
+
+
+def definition(tool: Tool) -> dict[str, Any]:
+    """The MCP tool. ``readOnlyHint`` lets parallel calls come at once; a description that the CLI
+    would cut stands whole in the schema's own ``description``, which it does not cut."""
+    schema = dict(tool.parameters) or {"type": "object", "properties": {}}
+    schema.setdefault("type", "object")
+    description = tool.description
+    if len(description) > MAX_DESCRIPTION:
+        own = schema.get("description")
+        schema["description"] = f"{description}\n\n{own}" if own else description
+        description = description.split("\n", 1)[0][:200] + " (in full in the input schema)"
+    return {
+        "name": tool.name,
+        "description": description,
+        "inputSchema": schema,
+        "annotations": {"readOnlyHint": True},
+        "_meta": {"anthropic/maxResultSizeChars": MAX_RESULT_CHARS},
+    }
+
+
+def verbatim(result: ToolResult) -> bool:
+    """Whether a parked call delivers ``result`` word for word; others are replayed.
+
+    The CLI turns an empty result into a sentence, joins and cuts errors, and saves documents and
+    long texts to disk.
+    """
+    if result.is_error or not result.content:
+        return False
+    if not all(isinstance(part, (Text, Image)) for part in result.content):
+        return False
+    if any(isinstance(part, Image) and part.source.get("type") != "base64" for part in result.content):
+        return False
+    return sum(len(p.text) for p in result.content if isinstance(p, Text)) <= MAX_RESULT_CHARS // 2
+
+
+def call_answer(call_id: object, result: ToolResult) -> dict[str, Any]:
+    """The JSON-RPC answer that brings ``result`` to a waiting ``tools/call``."""
+    content: list[dict[str, Any]] = []
+    for part in result.content:
+        if isinstance(part, Text):
+            content.append({"type": "text", "text": part.text})
+        elif isinstance(part, Image):
+            source = part.source
+            content.append(
+                {"type": "image", "data": source["data"], "mimeType": source["media_type"]}
+            )
+    return {"jsonrpc": "2.0", "id": call_id, "result": {"content": content, "isError": False}}

@@ -1,0 +1,1 @@
+"""What clients speak. Each dialect is pure: a body becomes a ``Request``, events become chunks."""

@@ -1,0 +1,252 @@
+"""Chat completions: events turned into chunks, or into one body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from claudeproxy.messages import (
+    ArgumentsDelta,
+    Assembly,
+    BlockStarted,
+    BlockStopped,
+    Event,
+    Failure,
+    Finished,
+    Kind,
+    Started,
+    Text,
+    TextDelta,
+    Thinking,
+    ThinkingDelta,
+    ToolUse,
+    Usage,
+    plain_id,
+)
+
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}
+"""Stop reasons of the wire; one that nobody knows yet is a ``stop``."""
+
+_TYPES = {
+    Kind.AUTHENTICATION: "authentication_error",
+    Kind.PERMISSION: "permission_error",
+    Kind.RATE_LIMIT: "rate_limit_error",
+    Kind.PLAN_LIMIT: "rate_limit_error",
+    Kind.OVERLOADED: "server_error",
+    Kind.UPSTREAM: "server_error",
+    Kind.TIMEOUT: "server_error",
+    Kind.UNAVAILABLE: "server_error",
+}
+
+
+@frozen
+class Head:
+    """What all chunks of an answer share. ``created``: epoch seconds; ``model``: as asked."""
+
+    id: str
+    created: int
+    model: str
+    legacy: bool = False
+
+    def object(self, kind: str, **rest: Any) -> dict[str, Any]:
+        """The outer object of kind ``chat.completion`` or ``chat.completion.chunk``."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            **rest,
+        }
+
+
+class ChatStream:
+    """Renders the events of all ``n`` answers into one SSE body."""
+
+    def __init__(self, head: Head, n: int, usage: bool | None) -> None:
+        """``usage``: see :class:`~.chat.ChatRequest`."""
+        self._head = head
+        self._choices = [_Choice(index, head.legacy) for index in range(n)]
+        self._open = n
+        self._usage = usage
+        self._total = Usage()
+
+    def render(self, index: int, events: Iterable[Event]) -> bytes:
+        """The SSE bytes for a burst of events of answer ``index``; after the last one's end,
+        the end of the stream."""
+        out: list[bytes] = []
+        choice = self._choices[index]
+        for event in events:
+            if isinstance(event, Failure):
+                out.append(sse(error(event)))
+                self._open = 0
+                break
+            if isinstance(event, Finished):
+                self._total += event.usage
+                self._open -= 1
+                out.append(self._chunk(choice.chunk({}, choice.finish(event)), self._open == 0))
+                continue
+            for delta in choice.deltas(event):
+                out.append(self._chunk(choice.chunk(delta, None)))
+        if self.ended and out:
+            if self._usage and not isinstance(event, Failure):
+                usage = usage_object([self._total])
+                out.append(
+                    sse(self._head.object("chat.completion.chunk", choices=[], usage=usage))
+                )
+            if not isinstance(event, Failure):
+                out.append(b"data: [DONE]\n\n")
+        return b"".join(out)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self._open == 0
+
+    def _chunk(self, choice: dict[str, Any], last: bool = False) -> bytes:
+        chunk = self._head.object("chat.completion.chunk", choices=[choice])
+        if self._usage:
+            chunk["usage"] = None
+        elif last and self._usage is None:
+            chunk["usage"] = usage_object([self._total])
+        return sse(chunk)
+
+
+class _Choice:
+    """One of the answers of a stream."""
+
+    def __init__(self, index: int, legacy: bool) -> None:
+        self._index = index
+        self._legacy = legacy
+        self._calls: dict[int, int] = {}
+        self._written: set[int] = set()
+
+    def deltas(self, event: Event) -> Sequence[dict[str, Any]]:
+        if isinstance(event, TextDelta):
+            return ({"content": event.text},)
+        if isinstance(event, ThinkingDelta):
+            return ({"reasoning_content": event.thinking},)
+        if isinstance(event, ArgumentsDelta):
+            if not event.json or event.index not in self._calls:
+                return ()
+            self._written.add(event.index)
+            return (self._call(event.index, {"arguments": event.json}),)
+        if isinstance(event, Started):
+            return ({"role": "assistant", "content": ""},)
+        if isinstance(event, BlockStarted) and isinstance(event.block, ToolUse):
+            self._calls[event.index] = len(self._calls)
+            function = {"name": event.block.name, "arguments": ""}
+            return (self._call(event.index, function, plain_id(event.block.id)),)
+        if isinstance(event, BlockStopped) and event.index in self._calls:
+            if event.index not in self._written:
+                return (self._call(event.index, {"arguments": "{}"}),)
+        return ()
+
+    def _call(
+        self, block: int, function: dict[str, str], identifier: str | None = None
+    ) -> dict[str, Any]:
+        if self._legacy:
+            return {"function_call": function}
+        call: dict[str, Any] = {"index": self._calls[block]}
+        if identifier is not None:
+            call.update(id=identifier, type="function")
+        call["function"] = function
+        return {"tool_calls": [call]}
+
+    def finish(self, event: Finished) -> str:
+        return finish_reason(event.stop_reason, self._legacy)
+
+    def chunk(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+        return {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+
+def finish_reason(stop_reason: str, legacy: bool = False) -> str:
+    """OpenAI's word for a stop reason of the wire."""
+    reason = FINISH_REASONS.get(stop_reason, "stop")
+    return "function_call" if legacy and reason == "tool_calls" else reason
+
+
+def whole(head: Head, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+    """The body of a completion that is not streamed."""
+    return head.object(
+        "chat.completion",
+        choices=[
+            {
+                "index": index,
+                "message": _message(assembly, head.legacy),
+                "logprobs": None,
+                "finish_reason": finish_reason(finished.stop_reason, head.legacy),
+            }
+            for index, (assembly, finished) in enumerate(answers)
+        ],
+        usage=usage_object([finished.usage for _, finished in answers]),
+    )
+
+
+def _message(assembly: Assembly, legacy: bool) -> dict[str, Any]:
+    text, thinking = "", ""
+    calls: list[dict[str, Any]] = []
+    for index, block in assembly.indexed():
+        if isinstance(block, Text):
+            text += block.text
+        elif isinstance(block, Thinking):
+            thinking += block.thinking
+        elif isinstance(block, ToolUse):
+            function = {"name": block.name, "arguments": assembly.arguments(index) or "{}"}
+            calls.append({"id": plain_id(block.id), "type": "function", "function": function})
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text if text or not calls else None,
+        "refusal": None,
+    }
+    if thinking:
+        message["reasoning_content"] = thinking
+    if calls and legacy:
+        message["function_call"] = calls[0]["function"]
+    elif calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def usage_object(usages: Sequence[Usage]) -> dict[str, Any]:
+    """OpenAI's usage, summed; ``prompt_tokens`` includes what was read from or written to cache."""
+    total = sum(usages, Usage())
+    return {
+        "prompt_tokens": total.prompt_tokens,
+        "completion_tokens": total.output_tokens,
+        "total_tokens": total.prompt_tokens + total.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": total.cache_read_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": total.reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def error(failure: Failure) -> dict[str, Any]:
+    """``{"error": {"message", "type", "param", "code"}}``, all four keys."""
+    return {
+        "error": {
+            "message": failure.message,
+            "type": _TYPES.get(failure.kind, "invalid_request_error"),
+            "param": failure.param,
+            "code": failure.code,
+        }
+    }
+
+
+def sse(value: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,188 @@
+"""Chat completions: the ``messages`` of a body, turned into a conversation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+
+from claudeproxy.messages import (
+    Block,
+    Document,
+    FailureError,
+    Image,
+    Message,
+    Text,
+    ToolResult,
+    ToolUse,
+    parse_arguments,
+    plain_id,
+    upstream_id,
+)
+
+from .fields import Fields, check_text
+from .media import document, image
+
+OPENING = "(The assistant speaks first.)"
+"""Stands before a conversation that begins with an assistant message: the API wants a user's."""
+
+
+@define
+class Conversation:
+    """What has been read so far."""
+
+    system: list[str] = field(factory=list)
+    messages: list[Message] = field(factory=list)
+    open_calls: dict[str, str] = field(factory=dict)
+    """Unanswered calls of the last assistant message: plain id to the id upstream gets."""
+    used_ids: set[str] = field(factory=set)
+
+    def settle(self, path: str) -> None:
+        """:raises FailureError: when calls are still unanswered before the message at ``path``."""
+        if self.open_calls:
+            missing = ", ".join(self.open_calls)
+            raise FailureError.invalid(
+                "the tool calls of an assistant message must each be answered by a tool message "
+                f"right after it; unanswered: {missing}",
+                path,
+            )
+
+
+def read_messages(body: Fields) -> tuple[tuple[str, ...], tuple[Message, ...]]:
+    """System prompt parts and conversation of a chat body.
+
+    :raises FailureError: 400 naming the message and field at fault.
+    """
+    if not body.raw("messages"):
+        raise body.refuse("messages", "must be a list of at least one message")
+    said = Conversation()
+    for message in body.objects("messages"):
+        role = message.choice("role", tuple(_READERS))
+        if role not in ("tool", "function"):
+            said.settle(message.path)
+        _READERS[role](said, message)
+    said.settle("messages")
+    system, messages = tuple(said.system), said.messages
+    if not messages:
+        # Instructions alone: they are all the model has to answer.
+        system, messages = (), [Message("user", tuple(Text(part) for part in system))]
+    if not any(_speaks(message) for message in messages):
+        raise body.refuse("messages", "hold no text and nothing else to answer")
+    messages = [message for message in messages if _speaks(message)]
+    if messages[0].role == "assistant":
+        messages.insert(0, Message("user", (Text(OPENING),)))
+    if messages[-1].role == "assistant":
+        raise body.refuse("messages", "the last message must not be the assistant's")
+    return system, tuple(messages)
+
+
+def _speaks(message: Message) -> bool:
+    return any(not isinstance(b, Text) or b.text.strip() for b in message.content)
+
+
+def _system(said: Conversation, message: Fields) -> None:
+    for block in _content(message, ("text",)):
+        if isinstance(block, Text) and block.text.strip():
+            said.system.append(block.text)
+
+
+def _user(said: Conversation, message: Fields) -> None:
+    content = _content(message, ("text", "image_url", "file"))
+    if "name" in message and content:
+        content.insert(0, Text(f"{message.text('name')}:"))
+    said.messages.append(Message("user", tuple(content)))
+
+
+def _assistant(said: Conversation, message: Fields) -> None:
+    content: list[Block] = []
+    if message.raw("content") is not None:
+        content.extend(_content(message, ("text", "refusal")))
+    elif "refusal" in message:
+        content.append(Text(message.text("refusal")))
+    for call in message.objects("tool_calls"):
+        call.choice("type", ("function",), "function")
+        function = call.object("function")
+        content.append(_call(said, call.text("id"), function, call.at("id")))
+    if "function_call" in message and "tool_calls" not in message:
+        function = message.object("function_call")
+        content.append(_call(said, function.text("name"), function, function.at("name")))
+    said.messages.append(Message("assistant", tuple(content)))
+
+
+def _call(said: Conversation, given: str, function: Fields, path: str) -> ToolUse:
+    plain = plain_id(given) or "call"
+    if plain in said.open_calls:
+        raise FailureError.invalid(f"{path}: {given!r} is used twice", path)
+    # Some clients count anew in every message; upstream wants each id once in a conversation.
+    own, again = upstream_id(plain), 1
+    while own in said.used_ids:
+        again += 1
+        own = f"{upstream_id(plain)}x{again}"
+    said.used_ids.add(own)
+    said.open_calls[plain] = own
+    arguments = parse_arguments(function.text("arguments", ""))
+    return ToolUse(own, function.text("name"), arguments)
+
+
+def _tool(said: Conversation, message: Fields) -> None:
+    _result(said, message, "tool_call_id")
+
+
+def _function(said: Conversation, message: Fields) -> None:
+    _result(said, message, "name")
+
+
+def _result(said: Conversation, message: Fields, key: str) -> None:
+    given = message.text(key)
+    call = said.open_calls.pop(plain_id(given) or "call", None)
+    if call is None:
+        raise message.refuse(key, f"answers no open tool call ({given!r})")
+    parts = tuple(
+        part
+        for part in _content(message, ("text", "image_url", "file"))
+        if isinstance(part, (Text, Image, Document))
+    )
+    said.messages.append(Message("user", (ToolResult(call, parts),)))
+
+
+def _content(message: Fields, kinds: tuple[str, ...]) -> list[Block]:
+    value = message.raw("content")
+    if value is None:
+        return []
+    if isinstance(value, str):
+        check_text(value, message.at("content"))
+        return [Text(value)]
+    return [_part(part, kinds) for part in message.objects("content")]
+
+
+def _part(part: Fields, kinds: tuple[str, ...]) -> Block:
+    kind = part.raw("type")
+    if kind not in kinds:
+        raise FailureError.invalid(
+            f"{part.path}: a part of type {kind!r} cannot be used here "
+            f"(only {', '.join(kinds)})",
+            part.path,
+        )
+    if kind in ("text", "refusal"):
+        return Text(part.text(kind))
+    if kind == "image_url":
+        value: Any = part.raw("image_url")
+        if isinstance(value, str):
+            return image(value, part.at("image_url"))
+        link = part.object("image_url")
+        return image(link.text("url"), link.at("url"))
+    file = part.object("file")
+    if "file_data" not in file:
+        raise file.refuse("file_id", "there are no stored files here; send file_data instead")
+    name = file.text("filename", "") or None
+    return document(file.text("file_data"), name, file.at("file_data"))
+
+
+_READERS = {
+    "system": _system,
+    "developer": _system,
+    "user": _user,
+    "assistant": _assistant,
+    "tool": _tool,
+    "function": _function,
+}

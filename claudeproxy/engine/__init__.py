@@ -1,0 +1,1 @@
+"""Which process serves which turn, and everything a request asks that no process does by itself."""

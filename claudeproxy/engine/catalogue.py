@@ -1,0 +1,81 @@
+"""Model names: what clients may call a model, and what the CLI is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from attrs import frozen
+
+from claudeproxy.cli.models import ModelInfo
+from claudeproxy.messages import Failure, FailureError, Kind
+
+FAMILIES = ("opus", "sonnet", "haiku")
+STABLE = {f"claude-{family}-4": family for family in FAMILIES}
+"""The ids of ``claude-max-api-proxy``: each means its family's current model."""
+
+_PREFIXES = ("openai/", "anthropic/", "claude-code-cli/")
+_FULL_ID = re.compile(r"claude-[a-z0-9][a-z0-9.-]*(\[1m\])?$")
+
+
+@frozen
+class Entry:
+    """A model as it is listed: ``id`` for clients, ``title`` for people."""
+
+    id: str
+    title: str
+
+
+class Catalogue:
+    """The names known now. The CLI's own list arrives with the first process (:meth:`learn`)."""
+
+    def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
+        """``aliases``: further names, each for one of the others or a full id."""
+        self._aliases = dict(aliases or {})
+        self._models: dict[str, ModelInfo] = {}
+
+    def learn(self, models: Iterable[ModelInfo]) -> None:
+        """Take over the CLI's list."""
+        self._models = {model.name: model for model in models}
+
+    def entries(self) -> list[Entry]:
+        """What ``GET /v1/models`` lists: the stable ids, the CLI's own, the aliases."""
+        titles = {stable: f"Claude {STABLE[stable].title()}" for stable in STABLE}
+        for model in self._models.values():
+            if model.name != "default":
+                titles.setdefault(model.name, model.title)
+                titles.setdefault(model.resolved, model.title)
+        for family in FAMILIES:
+            titles.setdefault(family, family.title())
+        for alias, target in self._aliases.items():
+            titles.setdefault(alias, target)
+        return [Entry(name, title) for name, title in titles.items()]
+
+    def resolve(self, name: str) -> ModelInfo:
+        """What the CLI is told for the client's ``name``.
+
+        :raises FailureError: ``model_not_found`` for a name that is none of ours and no full id.
+        """
+        asked = name
+        name = self._aliases.get(name, name)
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
+        name = STABLE.get(self._aliases.get(name, name), name)
+        if name in self._models:
+            return self._models[name]
+        for model in self._models.values():
+            if model.resolved == name:
+                return ModelInfo(
+                    name, name, model.title, model.efforts, model.adaptive, model.thinking_off
+                )
+        if name in FAMILIES or _FULL_ID.match(name):
+            return ModelInfo(name, name, name)
+        raise FailureError(
+            Failure(
+                Kind.MODEL_NOT_FOUND,
+                f"the model {asked!r} does not exist here; GET /v1/models lists those that do",
+                404,
+                param="model",
+                code="model_not_found",
+            )
+        )

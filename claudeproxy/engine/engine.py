@@ -1,0 +1,191 @@
+"""The engine: takes requests, gives events, owns the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+
+from claudeproxy.cli.models import ModelInfo
+from claudeproxy.cli.process import CLIProcess
+from claudeproxy.cli.settings import turn_settings
+from claudeproxy.cli.tools import RESERVED
+from claudeproxy.messages import Event, Failure, FailureError, Kind, Request
+
+from .admission import Admission
+from .catalogue import Catalogue
+from .conversations import Conversations
+from .deadlines import Deadlines
+from .pool import Pool
+from .structured import Structure, check_schema
+from .turn import Means, Turn
+
+Sink = Callable[[int, list[Event]], None]
+"""Gets a burst of events of the answer with that index."""
+
+
+@frozen
+class Limits:
+    """How much at once, how many kept, how long (seconds)."""
+
+    warm: int = 2
+    starts: int = 2
+    concurrency: int = 8
+    queue: int = 64
+    keep: int = 4
+    keep_seconds: float = 600.0
+    park: float = 900.0
+    deadlines: Deadlines = Deadlines(120.0, 120.0, 1800.0)
+
+
+class Answers:
+    """All answers to one request: ``n`` turns, handled as one."""
+
+    def __init__(self, turns: list[Turn], ignored: tuple[str, ...]) -> None:
+        self.turns = turns
+        self.ignored = ignored
+        """Fields of the request that this model cannot honour."""
+        self.done: Deferred[Any] = DeferredList([turn.done for turn in turns])
+        """Fires when every turn is over."""
+
+    @property
+    def queued(self) -> float:
+        """Seconds the request waited for a slot."""
+        return max(turn.queued for turn in self.turns)
+
+    @property
+    def way(self) -> str:
+        """How it was served: ``warm``, ``kept`` or ``parked``."""
+        return self.turns[0].way
+
+    def cancel(self) -> None:
+        """Nobody wants them any more."""
+        for turn in self.turns:
+            turn.cancel()
+
+    def pause(self) -> None:
+        """The client does not read."""
+        for turn in self.turns:
+            turn.pause()
+
+    def resume(self) -> None:
+        """The client reads again."""
+        for turn in self.turns:
+            turn.resume()
+
+
+class Engine:
+    """Owns pool, conversations and admission; the :class:`Owner` of every process."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        spawn: Callable[[Engine], CLIProcess],
+        catalogue: Catalogue,
+        limits: Limits,
+    ) -> None:
+        """``spawn`` starts a process that belongs to the engine it is given."""
+        self.catalogue = catalogue
+        self.admission = Admission(limits.concurrency, limits.queue)
+        self.pool = Pool(
+            reactor, lambda: self._spawned(spawn), warm=limits.warm, starts=limits.starts
+        )
+        self.conversations = Conversations(
+            reactor, keep=limits.keep, keep_seconds=limits.keep_seconds, park=limits.park
+        )
+        self._means = Means(
+            reactor,
+            self.admission,
+            self.pool,
+            self.conversations,
+            Structure(),
+            limits.deadlines,
+        )
+        self._processes: set[CLIProcess] = set()
+        self._turns: set[Answers] = set()
+
+    def start(self) -> None:
+        """Start the warm processes."""
+        self.pool.fill()
+
+    def ask(self, request: Request, sink: Sink) -> Answers:
+        """Answer ``request``; its events go to ``sink``.
+
+        :raises FailureError: for what can be refused before any process is touched.
+        """
+        model = self._check(request)
+        self.admission.check(request.n)
+        ignored = turn_settings(request, model).ignored
+        single = evolve(request, n=1)
+        turns: list[Turn] = []
+        for index in range(request.n):
+            turns.append(Turn(self._means, single, model, _to(sink, index)))
+        answers = Answers(turns, ignored)
+        self._turns.add(answers)
+        answers.done.addBoth(lambda _: self._turns.discard(answers))
+        return answers
+
+    def _check(self, request: Request) -> ModelInfo:
+        for index, tool in enumerate(request.tools):
+            if tool.name in RESERVED:
+                raise FailureError.invalid(
+                    f"the Claude CLI keeps the tool name {tool.name!r} for itself",
+                    f"tools[{index}].function.name",
+                )
+        if request.schema:
+            check_schema(request.schema, "response_format.json_schema.schema")
+        return self.catalogue.resolve(request.model)
+
+    def stop(self, drain: float) -> Deferred[None]:
+        """Take nobody in, let running turns end within ``drain`` seconds, end all processes."""
+        return ensureDeferred(self._stop(drain))
+
+    async def _stop(self, drain: float) -> None:
+        stopping = Failure(Kind.UNAVAILABLE, "the daemon is stopping", 503, retry_after=1.0)
+        self.admission.close(stopping)
+        if self._turns:
+            over = DeferredList([answers.done for answers in self._turns])
+            late = self._means.reactor.callLater(drain, self._send_away, stopping)
+            await over
+            if late.active():
+                late.cancel()
+        self.pool.close()
+        self.conversations.close()
+        for process in list(self._processes):
+            process.stop()
+        await DeferredList([process.ended for process in self._processes])
+
+    def _send_away(self, failure: Failure) -> None:
+        for answers in list(self._turns):
+            for turn in answers.turns:
+                turn.fail(failure)
+
+    def _spawned(self, spawn: Callable[[Engine], CLIProcess]) -> CLIProcess:
+        process = spawn(self)
+        self._processes.add(process)
+        return process
+
+    # -- Owner --
+
+    def ready(self, process: CLIProcess, models: tuple[ModelInfo, ...]) -> None:
+        """A process has started up."""
+        self.catalogue.learn(models)
+        self.pool.ready(process)
+
+    def settled(self, process: CLIProcess) -> None:
+        """A kept process has come to rest."""
+
+    def window(self, info: Mapping[str, Any]) -> None:
+        """A plan window told its state."""
+
+    def gone(self, process: CLIProcess) -> None:
+        """A process has ended."""
+        self._processes.discard(process)
+        self.conversations.gone(process)
+        self.pool.gone(process)
+
+
+def _to(sink: Sink, index: int) -> Callable[[list[Event]], None]:
+    return lambda events: sink(index, events)

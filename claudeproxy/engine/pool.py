@@ -1,0 +1,152 @@
+"""Warm processes: started up, unclaimed, fit for any request."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from claudeproxy.cli.launch import CLIError
+from claudeproxy.cli.process import CLIProcess
+from claudeproxy.messages import Failure, FailureError, Kind
+
+START_TIMEOUT = 60.0
+"""Seconds a process may take to start up, on a machine that is busy."""
+
+HOPELESS = 3
+"""Starts that failed in a row before those who wait are told."""
+
+MAX_BACKOFF = 30.0
+
+
+class Pool:
+    """Keeps ``warm`` processes at hand and hands them out, first come first served.
+
+    At most ``starts`` processes start up at once: a start is a second of CPU, and more of them
+    than cores only makes each later. A process that dies unclaimed is replaced.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, spawn: Callable[[], CLIProcess], *, warm: int, starts: int
+    ) -> None:
+        """``spawn`` starts a process; it may raise :class:`CLIError` or :class:`OSError`."""
+        self._reactor = reactor
+        self._spawn = spawn
+        self._target = warm
+        self._starts = starts
+        self._warm: deque[CLIProcess] = deque()
+        self._starting: dict[CLIProcess, Any] = {}
+        self._claims: deque[Deferred[CLIProcess]] = deque()
+        self._retry: Any = None
+        self._closed = False
+        self.failures = 0
+        """Failed starts in a row."""
+
+    @property
+    def warm(self) -> int:
+        """Processes that wait."""
+        return len(self._warm)
+
+    @property
+    def starting(self) -> int:
+        """Processes that start up."""
+        return len(self._starting)
+
+    def claim(self) -> Deferred[CLIProcess]:
+        """A started-up process, ours from now on.
+
+        Taking a waiting one does not start its replacement (:meth:`fill` does): that second of
+        CPU belongs to the turn that begins.
+
+        :raises FailureError: 503 (in the Deferred) when no process can be started.
+        """
+        claim: Deferred[CLIProcess] = Deferred(self._claims.remove)
+        if self._warm:
+            claim.callback(self._warm.popleft())
+            return claim
+        self._claims.append(claim)
+        self.fill()
+        return claim
+
+    def fill(self) -> None:
+        """Start what is missing, as far as it may start now."""
+        if self._closed or self._retry is not None:
+            return
+        while (
+            len(self._starting) < self._starts
+            and self._target + len(self._claims) > len(self._warm) + len(self._starting)
+        ):
+            try:
+                process = self._spawn()
+            except (CLIError, OSError) as error:
+                self._failed(str(error))
+                return
+            self._starting[process] = self._reactor.callLater(START_TIMEOUT, process.kill)
+
+    def ready(self, process: CLIProcess) -> None:
+        """``process`` has started up."""
+        if process not in self._starting:
+            return
+        self._starting.pop(process).cancel()
+        self.failures = 0
+        if self._claims:
+            self._claims.popleft().callback(process)
+        else:
+            self._warm.append(process)
+        self.fill()
+
+    def gone(self, process: CLIProcess) -> None:
+        """``process`` has ended: replace it if it was ours."""
+        if process in self._warm:
+            self._warm.remove(process)
+            self.fill()
+        elif process in self._starting:
+            timer = self._starting.pop(process)
+            if timer.active():
+                timer.cancel()
+            self._failed("it ended while starting up")
+
+    def drain(self) -> None:
+        """Let the waiting processes go; new ones start in their place."""
+        for process in self._warm:
+            process.stop()
+        self._warm.clear()
+        self.fill()
+
+    def close(self) -> list[CLIProcess]:
+        """End everything unclaimed; returns the processes that are ending."""
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        ending = [*self._warm, *self._starting]
+        for timer in self._starting.values():
+            if timer.active():
+                timer.cancel()
+        self._warm.clear()
+        self._starting.clear()
+        for process in ending:
+            process.stop()
+        return ending
+
+    def _failed(self, why: str) -> None:
+        if self._closed:
+            return
+        self.failures += 1
+        self.log.warn("a Claude CLI did not start: {why}", why=why)
+        if self.failures >= HOPELESS:
+            failure = Failure(Kind.UNAVAILABLE, f"the Claude CLI does not start: {why}", 503)
+            while self._claims:
+                self._claims.popleft().errback(FailureError(failure))
+        if self._retry is None:
+            delay = min(MAX_BACKOFF, 0.25 * 2**self.failures)
+            self._retry = self._reactor.callLater(delay, self._again)
+
+    def _again(self) -> None:
+        self._retry = None
+        self.fill()

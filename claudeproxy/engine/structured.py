@@ -1,0 +1,133 @@
+"""Answers bound by a JSON schema.
+
+The API's own constrained output comes first (``output_config.format``): JSON as plain text. What
+it refuses, and "any JSON object", goes by the CLI's ``StructuredOutput`` tool, whose arguments
+are then the answer's text. Either way the daemon itself holds the answer against the schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+import jsonschema
+from attrs import evolve
+from jsonschema.validators import validator_for
+
+from claudeproxy.cli.tools import SCHEMA_TOOL
+from claudeproxy.messages import (
+    ArgumentsDelta,
+    Assembly,
+    BlockStarted,
+    Event,
+    Failure,
+    FailureError,
+    Finished,
+    Kind,
+    Message,
+    Request,
+    Text,
+    TextDelta,
+    ToolUse,
+)
+
+MAX_REMEMBERED = 1_000
+
+
+class Form(Enum):
+    """How a schema is put to the model."""
+
+    NONE = "none"
+    NATIVE = "native"
+    TOOL = "tool"
+
+
+class Structure:
+    """Chooses the form, and remembers which schemas the upstream refused."""
+
+    def __init__(self) -> None:
+        self._refused: dict[str, None] = {}
+
+    def form(self, request: Request) -> Form:
+        """How ``request``'s schema, if it has one, is put to the model."""
+        if request.schema is None:
+            return Form.NONE
+        if not request.schema or _key(request.schema) in self._refused:
+            return Form.TOOL
+        return Form.NATIVE
+
+    def refused(self, request: Request, failure: Failure) -> bool:
+        """Whether ``failure`` is the upstream's refusal of the schema; then it is remembered."""
+        message = failure.message.lower()
+        words = ("output_config", "output_format", "schema", "structured output")
+        if failure.kind is not Kind.INVALID or not any(word in message for word in words):
+            return False
+        assert request.schema is not None
+        self._refused[_key(request.schema)] = None
+        if len(self._refused) > MAX_REMEMBERED:
+            del self._refused[next(iter(self._refused))]
+        return True
+
+
+def check_schema(schema: Mapping[str, Any], param: str) -> None:
+    """:raises FailureError: 400 for a schema that is none, ``param`` naming its place."""
+    try:
+        validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise FailureError.invalid(f"not a JSON schema: {error.message}", param) from None
+
+
+def fault(schema: Mapping[str, Any], text: str) -> str | None:
+    """What is wrong with ``text`` as an instance of ``schema``; none when nothing is."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        return f"it is no JSON: {error}"
+    if not schema:
+        return None if isinstance(value, dict) else "it is no JSON object"
+    kind = validator_for(schema, default=jsonschema.Draft202012Validator)
+    error = jsonschema.exceptions.best_match(kind(schema).iter_errors(value))
+    if error is None:
+        return None
+    return f"{error.json_path}: {error.message}"
+
+
+def repair(request: Request, answer: Assembly, why: str) -> Request:
+    """The conversation that asks once more, with the answer that failed and what it failed by."""
+    correction = (
+        f"That answer does not satisfy the required JSON schema ({why}). "
+        "Answer again, with the corrected JSON only."
+    )
+    failed = Message("assistant", (Text(answer.text()),))
+    messages = (*request.messages, failed, Message("user", (Text(correction),)))
+    return evolve(request, messages=messages)
+
+
+class ToolAnswer:
+    """Turns an answer by tool into one whose JSON was written as text."""
+
+    def __init__(self) -> None:
+        self._ours: set[int] = set()
+        self._others = False
+
+    def translate(self, events: Iterable[Event]) -> list[Event]:
+        """The events as the client is to see them."""
+        return [self._event(event) for event in events]
+
+    def _event(self, event: Event) -> Event:
+        if isinstance(event, BlockStarted) and isinstance(event.block, ToolUse):
+            if event.block.name == SCHEMA_TOOL:
+                self._ours.add(event.index)
+                return BlockStarted(event.index, Text(""))
+            self._others = True
+        elif isinstance(event, ArgumentsDelta) and event.index in self._ours:
+            return TextDelta(event.index, event.json)
+        elif isinstance(event, Finished) and event.stop_reason == "tool_use" and not self._others:
+            return evolve(event, stop_reason="end_turn")
+        return event
+
+
+def _key(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema, sort_keys=True)

@@ -1,0 +1,143 @@
+"""Content blocks and messages, and the one normalisation every conversation gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Union
+
+from attrs import evolve, frozen
+
+
+@frozen
+class Text:
+    """A text block. Never blank inside a normalised conversation."""
+
+    text: str
+
+
+@frozen
+class Image:
+    """An image. ``source`` is the wire's own object: ``{"type": "base64", "media_type", "data"}``
+    or ``{"type": "url", "url"}``; the daemon never fetches the latter."""
+
+    source: Mapping[str, str]
+
+
+@frozen
+class Document:
+    """A PDF or a text file; ``source`` as on the wire (``base64``, ``text`` or ``url``)."""
+
+    source: Mapping[str, Any]
+    title: str | None = None
+    context: str | None = None
+
+
+@frozen
+class Thinking:
+    """The model's reasoning. Replayed assistant turns lose it: the CLI drops it there."""
+
+    thinking: str
+    signature: str = ""
+
+
+@frozen
+class ToolUse:
+    """A call of a client's tool; ``input`` is the parsed arguments object."""
+
+    id: str
+    name: str
+    input: Mapping[str, Any]
+
+
+@frozen
+class ToolResult:
+    """What a client's tool gave back for the call ``tool_use_id``."""
+
+    tool_use_id: str
+    content: tuple[Text | Image | Document, ...]
+    is_error: bool = False
+
+
+Block = Union[Text, Image, Document, Thinking, ToolUse, ToolResult]
+
+
+@frozen
+class Message:
+    """One message of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: tuple[Block, ...]
+
+
+def normalise(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Merge neighbours of one role and drop blank text.
+
+    Both are forced: the CLI drops blank blocks and would join neighbouring user lines with a
+    newline of its own, and the API refuses blank text. Everything else stays word for word.
+    """
+    merged: list[Message] = []
+    for message in messages:
+        content = tuple(_without_blanks(message.content))
+        if not content:
+            continue
+        if merged and merged[-1].role == message.role:
+            content = _results_first(merged[-1].content + content)
+            merged[-1] = evolve(merged[-1], content=content)
+        else:
+            merged.append(Message(message.role, _results_first(content)))
+    return tuple(merged)
+
+
+def _without_blanks(content: Iterable[Block]) -> Iterable[Block]:
+    for block in content:
+        if isinstance(block, Text) and not block.text.strip():
+            continue
+        if isinstance(block, ToolResult):
+            kept = tuple(
+                part
+                for part in block.content
+                if not isinstance(part, Text) or part.text.strip()
+            )
+            yield evolve(block, content=kept)
+        else:
+            yield block
+
+
+def _results_first(content: tuple[Block, ...]) -> tuple[Block, ...]:
+    # The API wants the tool results of a user message before its other blocks.
+    results = tuple(b for b in content if isinstance(b, ToolResult))
+    if not results:
+        return content
+    return results + tuple(b for b in content if not isinstance(b, ToolResult))
+
+
+def block_to_wire(block: Block) -> dict[str, Any]:
+    """The Messages API's JSON object for ``block``."""
+    if isinstance(block, Text):
+        return {"type": "text", "text": block.text}
+    if isinstance(block, Image):
+        return {"type": "image", "source": dict(block.source)}
+    if isinstance(block, Document):
+        wire: dict[str, Any] = {"type": "document", "source": dict(block.source)}
+        if block.title:
+            wire["title"] = block.title
+        if block.context:
+            wire["context"] = block.context
+        return wire
+    if isinstance(block, Thinking):
+        return {"type": "thinking", "thinking": block.thinking, "signature": block.signature}
+    if isinstance(block, ToolUse):
+        return {"type": "tool_use", "id": block.id, "name": block.name, "input": dict(block.input)}
+    result: dict[str, Any] = {
+        "type": "tool_result",
+        "tool_use_id": block.tool_use_id,
+        "content": [block_to_wire(part) for part in block.content],
+    }
+    if block.is_error:
+        result["is_error"] = True
+    return result
+
+
+def message_to_wire(message: Message) -> dict[str, Any]:
+    """``{"role": …, "content": [block, …]}``."""
+    return {"role": message.role, "content": [block_to_wire(b) for b in message.content]}

@@ -1,0 +1,178 @@
+"""What comes back: the Messages API's stream, as frozen values."""
+
+from __future__ import annotations
+
+import json
+from typing import Union
+
+from attrs import evolve, frozen
+
+from ._blocks import Block, Text, Thinking, ToolUse
+from ._failure import Failure
+
+
+@frozen
+class Usage:
+    """Token counts as upstream reports them; ``input_tokens`` excludes both cache figures."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Everything the model read, cached or not."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_read_tokens + other.cache_read_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@frozen
+class Started:
+    """``message_start``: the model has begun to answer."""
+
+    id: str
+    model: str
+    usage: Usage
+
+
+@frozen
+class BlockStarted:
+    """``content_block_start``: ``block`` is empty, but for the id and name of a call."""
+
+    index: int
+    block: Text | Thinking | ToolUse
+
+
+@frozen
+class TextDelta:
+    index: int
+    text: str
+
+
+@frozen
+class ThinkingDelta:
+    index: int
+    thinking: str
+
+
+@frozen
+class SignatureDelta:
+    index: int
+    signature: str
+
+
+@frozen
+class ArgumentsDelta:
+    """A piece of a call's arguments: JSON text, cut anywhere."""
+
+    index: int
+    json: str
+
+
+@frozen
+class BlockStopped:
+    index: int
+
+
+@frozen
+class Finished:
+    """The end of a good answer. ``stop_reason`` is the wire's own word, known to us or not."""
+
+    stop_reason: str
+    stop_sequence: str | None
+    usage: Usage
+
+
+Event = Union[
+    Started,
+    BlockStarted,
+    TextDelta,
+    ThinkingDelta,
+    SignatureDelta,
+    ArgumentsDelta,
+    BlockStopped,
+    Finished,
+    Failure,
+]
+"""One turn is ``Started``, blocks, and then ``Finished`` or ``Failure``, which may come at any
+time and is always the last."""
+
+
+class Assembly:
+    """Puts a stream of events together again; holds nothing but the strings."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, Text | Thinking | ToolUse] = {}
+        self._written: dict[int, list[str]] = {}
+
+    def add(self, event: Event) -> None:
+        """Take in the next event; those that carry no content change nothing."""
+        if isinstance(event, TextDelta):
+            self._written[event.index].append(event.text)
+        elif isinstance(event, ThinkingDelta):
+            self._written[event.index].append(event.thinking)
+        elif isinstance(event, ArgumentsDelta):
+            self._written[event.index].append(event.json)
+        elif isinstance(event, BlockStarted):
+            self._blocks[event.index] = event.block
+            self._written[event.index] = []
+        elif isinstance(event, SignatureDelta):
+            block = self._blocks[event.index]
+            if isinstance(block, Thinking):
+                signature = block.signature + event.signature
+                self._blocks[event.index] = evolve(block, signature=signature)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks so far, in order of their index.
+
+        Arguments that are no JSON object are kept under the key ``"arguments"`` of the input.
+        """
+        return tuple(block for _, block in self.indexed())
+
+    def indexed(self) -> list[tuple[int, Block]]:
+        """The blocks with their indices."""
+        return [
+            (index, _filled(self._blocks[index], "".join(self._written[index])))
+            for index in sorted(self._blocks)
+        ]
+
+    def text(self) -> str:
+        """All text blocks, joined."""
+        return "".join(block.text for block in self.blocks() if isinstance(block, Text))
+
+    def arguments(self, index: int) -> str:
+        """The arguments of the call at ``index``, letter for letter as the model wrote them."""
+        return "".join(self._written[index])
+
+    def size(self) -> int:
+        """Characters written so far."""
+        return sum(len(part) for parts in self._written.values() for part in parts)
+
+
+def _filled(block: Text | Thinking | ToolUse, written: str) -> Block:
+    if isinstance(block, Text):
+        return Text(block.text + written)
+    if isinstance(block, Thinking):
+        return evolve(block, thinking=block.thinking + written)
+    return evolve(block, input=parse_arguments(written)) if written else block
+
+
+def parse_arguments(text: str) -> dict[str, object]:
+    """Arguments as an object; text that is none is kept under the key ``"arguments"``."""
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {"arguments": text}
+    return value if isinstance(value, dict) else {"arguments": text}

@@ -1,0 +1,175 @@
+"""The two ways an answer leaves: as a stream of events, or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import LoopingCall
+from zope.interface import implementer
+
+from claudeproxy.engine.engine import Answers
+from claudeproxy.messages import Assembly, Event, Failure, Finished
+
+from .replies import refuse
+
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a comment is sent, and the headers if they are still held."""
+
+STALL = 60.0
+"""Seconds a client may leave its full socket unread."""
+
+
+class Renderer(Protocol):
+    """A dialect's stream."""
+
+    def render(self, index: int, events: list[Event]) -> bytes:
+        """The bytes of a burst of events of answer ``index``."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream is complete."""
+
+
+@implementer(IPushProducer)
+class Streamed:
+    """Writes events to a client as they come; the client's full socket stops the process.
+
+    The headers are held until the first event, so that an early failure has its own status.
+    """
+
+    def __init__(self, reactor: Any, request: Any, renderer: Renderer) -> None:
+        self._reactor = reactor
+        self._request = request
+        self._renderer = renderer
+        self._headers: Callable[[], Mapping[str, str]] = dict
+        self._answers: Answers | None = None
+        self._stall: Any = None
+        self._committed = False
+        self._beat = LoopingCall(self._keep_alive)
+        self._beat.clock = reactor
+        self.failure: Failure | None = None
+        self.done: Deferred[None] = Deferred()
+        """Fires when the last byte is written."""
+
+    def follow(self, answers: Answers, headers: Callable[[], Mapping[str, str]]) -> None:
+        """Pass the client's pace on to ``answers``; ``headers`` are read when they are sent."""
+        self._answers = answers
+        self._headers = headers
+        if not self.done.called:
+            self._beat.start(KEEP_ALIVE, now=False)
+
+    def events(self, index: int, events: list[Event]) -> None:
+        """A burst of events of answer ``index``."""
+        if self.done.called:
+            return
+        if isinstance(events[-1], Failure):
+            self.failure = events[-1]
+        if not self._committed and self.failure is not None:
+            self._request.write(refuse(self._request, self.failure))
+            self._end()
+            return
+        data = self._renderer.render(index, events)
+        if data:
+            self._commit()
+            self._request.write(data)
+            if self._beat.running:
+                self._beat.reset()
+        if self._renderer.ended:
+            self._end()
+
+    def close(self) -> None:
+        """The client is gone."""
+        self._stop_timers()
+        if self._answers is not None:
+            self._answers.cancel()
+
+    def _commit(self) -> None:
+        if self._committed:
+            return
+        self._committed = True
+        request = self._request
+        request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+        request.setHeader(b"cache-control", b"no-cache, no-transform")
+        request.setHeader(b"x-accel-buffering", b"no")
+        for name, value in self._headers().items():
+            request.setHeader(name.encode(), value.encode())
+        request.registerProducer(self, True)
+
+    def _keep_alive(self) -> None:
+        self._commit()
+        self._request.write(b": keep-alive\n\n")
+
+    def _end(self) -> None:
+        self._stop_timers()
+        if self._committed:
+            self._request.unregisterProducer()
+        if self.failure is not None and self._answers is not None:
+            self._answers.cancel()
+        self.done.callback(None)
+
+    def _stop_timers(self) -> None:
+        if self._beat.running:
+            self._beat.stop()
+        self._clear_stall()
+
+    def _clear_stall(self) -> None:
+        if self._stall is not None and self._stall.active():
+            self._stall.cancel()
+        self._stall = None
+
+    # -- IPushProducer --
+
+    def pauseProducing(self) -> None:
+        """The socket is full."""
+        if self._stall is None:
+            self._stall = self._reactor.callLater(STALL, self._stalled)
+        if self._answers is not None:
+            self._answers.pause()
+
+    def resumeProducing(self) -> None:
+        """The client reads again."""
+        self._clear_stall()
+        if self._answers is not None:
+            self._answers.resume()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self.close()
+
+    def _stalled(self) -> None:
+        self._stall = None
+        self._request.transport.abortConnection()
+
+
+class Collected:
+    """Gathers whole answers."""
+
+    def __init__(self, n: int) -> None:
+        self._assemblies = [Assembly() for _ in range(n)]
+        self._ends: dict[int, Finished] = {}
+        self.failure: Failure | None = None
+        self.done: Deferred[None] = Deferred()
+        """Fires when all answers are in, or one of them has failed."""
+
+    def events(self, index: int, events: list[Event]) -> None:
+        """A burst of events of answer ``index``."""
+        if self.done.called:
+            return
+        for event in events:
+            if isinstance(event, Failure):
+                self.failure = event
+                self.done.callback(None)
+                return
+            if isinstance(event, Finished):
+                self._ends[index] = event
+            else:
+                self._assemblies[index].add(event)
+        if len(self._ends) == len(self._assemblies):
+            self.done.callback(None)
+
+    def answers(self) -> list[tuple[Assembly, Finished]]:
+        """The answers, in order of their index."""
+        return [(assembly, self._ends[i]) for i, assembly in enumerate(self._assemblies)]
