@@ -37,7 +37,8 @@ def classify(
     ``now``: epoch seconds, for the distance to its ``resetsAt``.
     """
     message = _GATEWAY.sub("", _PREFIX.sub("", text)).strip() or "the upstream refused the request"
-    if window is not None:
+    if window is not None and window.get("rateLimitType"):
+        # Without a type it is the server that is busy, not the plan that is used up.
         return plan_limit(window, now)
     if reason == "prompt_too_long" or message.startswith("Prompt is too long"):
         return Failure(

@@ -41,7 +41,7 @@ _SWITCHES = {
     "ENABLE_TOOL_SEARCH": "false",  # all tools are in the request
     "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "1",
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # a broken stream would be answered twice
-    "CLAUDE_CODE_MAX_RETRIES": "1",  # one, for an expired login or a stale connection
+    "CLAUDE_CODE_MAX_RETRIES": "0",  # errors show at once; an expired login is still renewed
     "DISABLE_AUTOUPDATER": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",

@@ -227,11 +227,15 @@ class Session:
 
     def _stopped(self) -> Sequence[Output]:
         if self._answer.stop_reason is None:
-            return self._fail(Failure(Kind.UPSTREAM, "the answer ended without a reason", 502))
+            if not self._answer.content:
+                return ()  # the result will say why
+            return self._fail(Failure(Kind.UPSTREAM, "the answer broke off", 502))
         self.state = State.PARKED if self._answer.calls else State.SETTLING
         return [self._answer.finished()]
 
     def _result(self, line: Mapping[str, Any]) -> Sequence[Output]:
+        if self.state is State.REPLAYING and not line.get("is_error"):
+            return ()  # every line of history ends in a result of its own
         if self.in_turn and not self._after:
             said = str(line.get("result") or self._said or "; ".join(line.get("errors") or ()))
             if not line.get("is_error"):
