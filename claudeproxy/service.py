@@ -46,9 +46,7 @@ class Claudemax(MultiService):
         self._logged_in: bool | None = None
         try:
             self._executable = launch.find(settings.claude, environ.get("PATH"))
-            self._version = launch.check_version(
-                self._executable, launch.environment(environ)
-            )
+            self._version = launch.check_version(self._executable, launch.environment(environ))
         except launch.CLIError as error:
             raise ConfigError(str(error)) from None
         self._directory = working_directory(environ)

@@ -19,7 +19,9 @@ _KINDS = {
     429: Kind.RATE_LIMIT,
     529: Kind.OVERLOADED,
 }
-_PREFIX = re.compile(r"^(Failed to authenticate\. )?API Error: (\d{3} |Request rejected \(\d+\) · )?")
+_PREFIX = re.compile(
+    r"^(Failed to authenticate\. )?API Error: (\d{3} |Request rejected \(\d+\) · )?"
+)
 _GATEWAY = re.compile(r" If it persists, check your inference gateway \([^)]*\)\.")
 
 
@@ -52,7 +54,9 @@ def classify(
         return not_logged_in()
     if status == 401:
         return Failure(
-            Kind.AUTHENTICATION, f"the upstream refused the CLI's login ({message}): {LOGIN_HINT}", 401
+            Kind.AUTHENTICATION,
+            f"the upstream refused the CLI's login ({message}): {LOGIN_HINT}",
+            401,
         )
     if status == 404 and "model" in message:
         return Failure(Kind.MODEL_NOT_FOUND, message, 404, param="model", code="model_not_found")

@@ -133,7 +133,7 @@ def parse_version(said: str, executable: str) -> str:
 
 
 def parse_login(output: bytes) -> bool | None:
-    """Whether ``claude auth status`` says that somebody is logged in; ``None`` if it says neither."""
+    """Whether ``claude auth status`` says somebody is logged in; ``None`` if it says neither."""
     try:
         logged_in = json.loads(output)["loggedIn"]
     except (ValueError, KeyError, TypeError):

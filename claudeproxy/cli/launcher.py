@@ -47,18 +47,16 @@ def _watch(daemon: int) -> None:
 
 
 def _wait_for_end(daemon: int, group: int) -> None:
-    if hasattr(select, "kqueue"):
+    if sys.platform == "darwin":
         queue = select.kqueue()
-        events = [
-            select.kevent(
-                pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, fflags=select.KQ_NOTE_EXIT
-            )
+        ends = [
+            select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
             for pid in (daemon, group)
         ]
-        queue.control(events, 1)
-        return
-    while os.getppid() == group and _alive(daemon):
-        time.sleep(0.2)
+        queue.control(ends, 1)
+    else:
+        while os.getppid() == group and _alive(daemon):
+            time.sleep(0.2)
 
 
 def _alive(pid: int) -> bool:

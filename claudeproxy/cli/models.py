@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
+
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_ID = re.compile(r"claude-(?:opus|sonnet|haiku|[a-z]+)-(\d{1,2})(?:-(\d{1,2}))?(?!\d)")
 
 
 @frozen
@@ -44,3 +48,24 @@ def parse_models(entries: Iterable[Mapping[str, Any]]) -> tuple[ModelInfo, ...]:
             )
         )
     return tuple(models)
+
+
+def guess_model(name: str) -> ModelInfo:
+    """What is likely of a model that the CLI does not list, from the version in its full id.
+
+    From 4.7 on a model thinks as it sees fit and takes no sampling parameters; an alias without
+    a version means a current model. Below 4.6 effort is ignored.
+    """
+    match = _ID.match(name)
+    if match is None and name.startswith("claude-"):
+        return ModelInfo(name, name, name)  # claude-3-5-haiku and its like
+    version = (int(match.group(1)), int(match.group(2) or 0)) if match else (99, 0)
+    modern = version >= (4, 7)
+    return ModelInfo(
+        name,
+        name,
+        name,
+        efforts=EFFORTS if version >= (4, 6) else (),
+        adaptive=version >= (4, 6),
+        thinking_off=not modern,
+    )

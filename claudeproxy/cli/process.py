@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
-from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
@@ -50,7 +50,7 @@ class CLIProcess(ProcessProtocol):
     """One running ``claude``."""
 
     log = Logger()
-    transport: IProcessTransport
+    transport: Any
 
     def __init__(self, reactor: Any, session: Session, owner: Owner) -> None:
         self._reactor = reactor
@@ -107,14 +107,14 @@ class CLIProcess(ProcessProtocol):
         """Stop reading its stdout: the listener's own reader is full."""
         if not self._paused and self._pid is not None:
             self._paused = True
-            self.transport.pauseProducing()  # type: ignore[attr-defined]
+            self.transport.pauseProducing()
 
     def resume(self) -> None:
         """Read on."""
         if self._paused:
             self._paused = False
             if self._pid is not None:
-                self.transport.resumeProducing()  # type: ignore[attr-defined]
+                self.transport.resumeProducing()
 
     # -- its end --
 
@@ -126,28 +126,30 @@ class CLIProcess(ProcessProtocol):
     def stop(self) -> None:
         """End it: the pipe's close where it is at rest, TERM elsewhere, KILL if that is not enough.
 
-        A process parked on calls would take a closed pipe for an answer and send a request.
+        One parked on calls is killed: it would take a closed pipe for an answer and send that.
         """
         if self._pid is None:
             return
         self.resume()
+        if self.state is State.PARKED:
+            self.kill()
+            return
         if self.state in (State.WARM, State.IDLE):
-            self.transport.closeStdin()  # type: ignore[no-untyped-call]
+            self.transport.closeStdin()
         else:
             self._signal(signal.SIGTERM)
         last = self._reactor.callLater(GRACE, self.kill)
         self.ended.addBoth(lambda _: last.cancel() if last.active() else None)
 
     def _signal(self, number: int) -> None:
-        if self._pid is not None:
-            try:
-                os.killpg(self._pid, number)
-            except ProcessLookupError:
-                # The launcher has not made its group yet, or all of it is gone.
-                try:
-                    os.kill(self._pid, number)
-                except ProcessLookupError:
-                    pass
+        if self._pid is None:
+            return
+        try:
+            os.killpg(self._pid, number)
+        except ProcessLookupError:
+            # The launcher has not made its group yet, or all of it is gone.
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
 
     # -- ProcessProtocol --
 
@@ -164,10 +166,8 @@ class CLIProcess(ProcessProtocol):
     def processEnded(self, reason: Reason) -> None:
         group, self._pid = self._pid, None
         if group is not None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)  # whatever it left behind
-            except ProcessLookupError:
-                pass
         self._apply(self._session.ended(_how(reason.value)))
         self._owner.gone(self)
         self.ended.callback(None)
@@ -189,7 +189,7 @@ class CLIProcess(ProcessProtocol):
             else:
                 events.append(output)
         if writes and self._pid is not None:
-            self.transport.write(b"".join(writes))  # type: ignore[no-untyped-call]
+            self.transport.write(b"".join(writes))
         for notice in notices:
             if isinstance(notice, Ready):
                 self._owner.ready(self, notice.models)

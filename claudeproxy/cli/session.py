@@ -14,7 +14,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Union
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from attrs import frozen
@@ -74,7 +74,7 @@ class Doomed:
     why: str
 
 
-Output = Union[Write, Ready, Settled, Window, Doomed, Event]
+Output: TypeAlias = Write | Ready | Settled | Window | Doomed | Event
 
 PARK_MS = 24 * 3600 * 1000
 """The CLI's own limit of a tool call, far beyond ours, so that ours decides."""

@@ -91,7 +91,9 @@ def verbatim(result: ToolResult) -> bool:
         return False
     if not all(isinstance(part, (Text, Image)) for part in result.content):
         return False
-    if any(isinstance(part, Image) and part.source.get("type") != "base64" for part in result.content):
+    if any(
+        isinstance(part, Image) and part.source.get("type") != "base64" for part in result.content
+    ):
         return False
     return sum(len(p.text) for p in result.content if isinstance(p, Text)) <= MAX_RESULT_CHARS // 2
 

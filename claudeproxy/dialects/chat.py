@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from attrs import frozen
 
-from claudeproxy.messages import Effort, Request, Tool, ToolChoice
+from claudeproxy.messages import Assembly, Effort, Finished, Request, Tool, ToolChoice
 
+from .chat_answer import ChatStream, Head, whole
 from .chat_messages import read_messages
 from .fields import Fields
 
@@ -63,19 +64,29 @@ _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 @frozen
-class ChatRequest:
-    """A chat body, read. ``usage``: whether a stream ends with a usage chunk of its own (true),
-    carries usage on its finish chunk (``None``, unasked) or not at all (false). ``legacy``: calls
-    are answered as ``function_call``."""
+class Chat:
+    """A chat body, read: an :class:`~.shapes.Exchange`.
+
+    ``usage``: whether a stream ends with a usage chunk of its own (true), carries usage on its
+    finish chunk (``None``, unasked) or not at all (false).
+    """
 
     request: Request
     ignored: tuple[str, ...]
+    head: Head
     usage: bool | None
-    legacy: bool
+
+    def stream(self) -> ChatStream:
+        """A renderer for the streamed answer."""
+        return ChatStream(self.head, self.request.n, self.usage)
+
+    def whole(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+        """The body of the whole answer."""
+        return whole(self.head, answers)
 
 
-def parse(value: Any) -> ChatRequest:
-    """Read a chat body.
+def read(value: Any, ident: str, now: int) -> Chat:
+    """Read a chat body; ``ident`` and ``now`` make the answer's id and time.
 
     :raises FailureError: 400 with the path of the field at fault.
     """
@@ -93,7 +104,7 @@ def parse(value: Any) -> ChatRequest:
     tools = _tools(body, legacy, ignored)
     tools, choice = _choice(body, tools, legacy)
     stream = body.flag("stream")
-    return ChatRequest(
+    return Chat(
         request=Request(
             model=model,
             messages=messages,
@@ -110,8 +121,8 @@ def parse(value: Any) -> ChatRequest:
             stream=stream,
         ),
         ignored=tuple(ignored),
+        head=Head(f"chatcmpl-{ident}", now, model, legacy),
         usage=_usage(body),
-        legacy=legacy,
     )
 
 

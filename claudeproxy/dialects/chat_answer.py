@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
@@ -16,7 +15,6 @@ from claudeproxy.messages import (
     Event,
     Failure,
     Finished,
-    Kind,
     Started,
     Text,
     TextDelta,
@@ -26,6 +24,8 @@ from claudeproxy.messages import (
     Usage,
     plain_id,
 )
+
+from .shapes import error, sse
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -38,21 +38,11 @@ FINISH_REASONS = {
 }
 """Stop reasons of the wire; one that nobody knows yet is a ``stop``."""
 
-_TYPES = {
-    Kind.AUTHENTICATION: "authentication_error",
-    Kind.PERMISSION: "permission_error",
-    Kind.RATE_LIMIT: "rate_limit_error",
-    Kind.PLAN_LIMIT: "rate_limit_error",
-    Kind.OVERLOADED: "server_error",
-    Kind.UPSTREAM: "server_error",
-    Kind.TIMEOUT: "server_error",
-    Kind.UNAVAILABLE: "server_error",
-}
-
 
 @frozen
 class Head:
-    """What all chunks of an answer share. ``created``: epoch seconds; ``model``: as asked."""
+    """What all chunks of an answer share. ``created``: epoch seconds; ``model``: as asked;
+    ``legacy``: calls are answered as ``function_call``."""
 
     id: str
     created: int
@@ -74,14 +64,14 @@ class ChatStream:
     """Renders the events of all ``n`` answers into one SSE body."""
 
     def __init__(self, head: Head, n: int, usage: bool | None) -> None:
-        """``usage``: see :class:`~.chat.ChatRequest`."""
+        """``usage``: see :class:`~.chat.Chat`."""
         self._head = head
         self._choices = [_Choice(index, head.legacy) for index in range(n)]
         self._open = n
         self._usage = usage
         self._total = Usage()
 
-    def render(self, index: int, events: Iterable[Event]) -> bytes:
+    def render(self, index: int, events: Sequence[Event]) -> bytes:
         """The SSE bytes for a burst of events of answer ``index``; after the last one's end,
         the end of the stream."""
         out: list[bytes] = []
@@ -101,9 +91,7 @@ class ChatStream:
         if self.ended and out:
             if self._usage and not isinstance(event, Failure):
                 usage = usage_object([self._total])
-                out.append(
-                    sse(self._head.object("chat.completion.chunk", choices=[], usage=usage))
-                )
+                out.append(sse(self._head.object("chat.completion.chunk", choices=[], usage=usage)))
             if not isinstance(event, Failure):
                 out.append(b"data: [DONE]\n\n")
         return b"".join(out)
@@ -147,9 +135,8 @@ class _Choice:
             self._calls[event.index] = len(self._calls)
             function = {"name": event.block.name, "arguments": ""}
             return (self._call(event.index, function, plain_id(event.block.id)),)
-        if isinstance(event, BlockStopped) and event.index in self._calls:
-            if event.index not in self._written:
-                return (self._call(event.index, {"arguments": "{}"}),)
+        if isinstance(event, BlockStopped) and event.index in self._calls.keys() - self._written:
+            return (self._call(event.index, {"arguments": "{}"}),)
         return ()
 
     def _call(
@@ -233,20 +220,3 @@ def usage_object(usages: Sequence[Usage]) -> dict[str, Any]:
             "rejected_prediction_tokens": 0,
         },
     }
-
-
-def error(failure: Failure) -> dict[str, Any]:
-    """``{"error": {"message", "type", "param", "code"}}``, all four keys."""
-    return {
-        "error": {
-            "message": failure.message,
-            "type": _TYPES.get(failure.kind, "invalid_request_error"),
-            "param": failure.param,
-            "code": failure.code,
-        }
-    }
-
-
-def sse(value: dict[str, Any]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"

@@ -65,7 +65,8 @@ def read_messages(body: Fields) -> tuple[tuple[str, ...], tuple[Message, ...]]:
     system, messages = tuple(said.system), said.messages
     if not messages:
         # Instructions alone: they are all the model has to answer.
-        system, messages = (), [Message("user", tuple(Text(part) for part in system))]
+        messages = [Message("user", tuple(Text(instruction) for instruction in system))]
+        system = ()
     if not any(_speaks(message) for message in messages):
         raise body.refuse("messages", "hold no text and nothing else to answer")
     messages = [message for message in messages if _speaks(message)]
@@ -159,8 +160,7 @@ def _part(part: Fields, kinds: tuple[str, ...]) -> Block:
     kind = part.raw("type")
     if kind not in kinds:
         raise FailureError.invalid(
-            f"{part.path}: a part of type {kind!r} cannot be used here "
-            f"(only {', '.join(kinds)})",
+            f"{part.path}: a part of type {kind!r} cannot be used here (only {', '.join(kinds)})",
             part.path,
         )
     if kind in ("text", "refusal"):

@@ -49,9 +49,7 @@ def document(data: str, name: str | None, path: str) -> Document:
 def _data_url(url: str, path: str) -> tuple[str, str]:
     match = _DATA_URL.match(url)
     if match is None or ";base64" not in match.group(2):
-        raise FailureError.invalid(
-            f"{path}: must be an http(s) URL or a data URL in base64", path
-        )
+        raise FailureError.invalid(f"{path}: must be an http(s) URL or a data URL in base64", path)
     data = url[match.end() :]
     _decode(data, path)
     return match.group(1).lower(), data

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
-from claudeproxy.cli.models import ModelInfo
+from claudeproxy.cli.models import ModelInfo, guess_model
 from claudeproxy.messages import Failure, FailureError, Kind
 
 FAMILIES = ("opus", "sonnet", "haiku")
@@ -69,7 +69,7 @@ class Catalogue:
                     name, name, model.title, model.efforts, model.adaptive, model.thinking_off
                 )
         if name in FAMILIES or _FULL_ID.match(name):
-            return ModelInfo(name, name, name)
+            return guess_model(name)
         raise FailureError(
             Failure(
                 Kind.MODEL_NOT_FOUND,

@@ -84,10 +84,10 @@ class Conversations:
             return Kept(process)
         calls = {plain_id(call): call for call in process.calls}
         answered = {plain_id(result.tool_use_id) for result in results}
-        if calls and len(results) == len(last.content) and answered == calls.keys():
-            if all(verbatim(result) for result in results):
-                known = (evolve(r, tool_use_id=calls[plain_id(r.tool_use_id)]) for r in results)
-                return Kept(process, tuple(known))
+        complete = calls and len(results) == len(last.content) and answered == calls.keys()
+        if complete and all(verbatim(result) for result in results):
+            known = (evolve(r, tool_use_id=calls[plain_id(r.tool_use_id)]) for r in results)
+            return Kept(process, tuple(known))
         process.stop()
         return None
 

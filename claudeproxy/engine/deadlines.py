@@ -14,9 +14,9 @@ from claudeproxy.messages import Failure, Kind
 class Deadlines:
     """Seconds: until the first event, between two events, for the whole turn."""
 
-    first_token: float
-    idle: float
-    turn: float
+    first_token: float = 120.0
+    idle: float = 120.0
+    turn: float = 1800.0
 
 
 class Watch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 
 from claudeproxy.cli.models import ModelInfo
@@ -37,7 +37,7 @@ class Limits:
     keep: int = 4
     keep_seconds: float = 600.0
     park: float = 900.0
-    deadlines: Deadlines = Deadlines(120.0, 120.0, 1800.0)
+    deadlines: Deadlines = field(factory=Deadlines)
 
 
 class Answers:

@@ -77,10 +77,9 @@ class Pool:
         """Start what is missing, as far as it may start now."""
         if self._closed or self._retry is not None:
             return
-        while (
-            len(self._starting) < self._starts
-            and self._target + len(self._claims) > len(self._warm) + len(self._starting)
-        ):
+        while len(self._starting) < self._starts and self._target + len(self._claims) > len(
+            self._warm
+        ) + len(self._starting):
             try:
                 process = self._spawn()
             except (CLIError, OSError) as error:

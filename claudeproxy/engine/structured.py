@@ -35,6 +35,13 @@ from claudeproxy.messages import (
 
 MAX_REMEMBERED = 1_000
 
+_TOO_MUCH = frozenset(
+    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength "
+    "maxItems uniqueItems minProperties maxProperties patternProperties propertyNames "
+    "if then else not contains oneOf".split()
+)
+"""Keywords the API's constrained output refuses."""
+
 
 class Form(Enum):
     """How a schema is put to the model."""
@@ -56,7 +63,7 @@ class Structure:
             return Form.NONE
         if not request.schema or _key(request.schema) in self._refused:
             return Form.TOOL
-        return Form.NATIVE
+        return Form.TOOL if closed(request.schema) is None else Form.NATIVE
 
     def refused(self, request: Request, failure: Failure) -> bool:
         """Whether ``failure`` is the upstream's refusal of the schema; then it is remembered."""
@@ -71,10 +78,44 @@ class Structure:
         return True
 
 
+def closed(schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """``schema`` as the API's constrained output takes it, or ``None`` where it would be refused.
+
+    It wants every object closed. Closing an open one is safe: what satisfies the closed schema
+    satisfies the open one.
+    """
+    try:
+        return _closed(schema)
+    except ValueError:
+        return None
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if _TOO_MUCH & schema.keys() or schema.get("minItems", 0) not in (0, 1):
+        raise ValueError("a keyword that constrained output does not take")
+    out: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in ("properties", "$defs", "definitions"):
+            out[name] = {key: _closed(entry) for key, entry in value.items()}
+        elif name in ("items", "anyOf", "allOf", "prefixItems"):
+            out[name] = _closed(value)
+        else:
+            out[name] = value
+    if schema.get("type") == "object" or "properties" in schema:
+        if schema.get("additionalProperties") not in (None, False) or not schema.get("properties"):
+            raise ValueError("an object whose properties are meant to be free")
+        out["additionalProperties"] = False
+    return out
+
+
 def check_schema(schema: Mapping[str, Any], param: str) -> None:
     """:raises FailureError: 400 for a schema that is none, ``param`` naming its place."""
     try:
-        validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
+        validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(dict(schema))
     except jsonschema.SchemaError as error:
         raise FailureError.invalid(f"not a JSON schema: {error.message}", param) from None
 
@@ -88,10 +129,8 @@ def fault(schema: Mapping[str, Any], text: str) -> str | None:
     if not schema:
         return None if isinstance(value, dict) else "it is no JSON object"
     kind = validator_for(schema, default=jsonschema.Draft202012Validator)
-    error = jsonschema.exceptions.best_match(kind(schema).iter_errors(value))
-    if error is None:
-        return None
-    return f"{error.json_path}: {error.message}"
+    worst = jsonschema.exceptions.best_match(kind(dict(schema)).iter_errors(value))
+    return None if worst is None else f"{worst.json_path}: {worst.message}"
 
 
 def repair(request: Request, answer: Assembly, why: str) -> Request:

@@ -34,7 +34,7 @@ from .conversations import Conversations
 from .deadlines import Deadlines, Watch
 from .pool import Pool
 from .stops import StopFilter
-from .structured import Form, Structure, ToolAnswer, fault, repair
+from .structured import Form, Structure, ToolAnswer, closed, fault, repair
 
 Sink = Callable[[list[Event]], None]
 """Where a turn's events go, in bursts; the last one is ``Finished`` or a ``Failure``."""
@@ -130,9 +130,7 @@ class Turn:
                     repaired = True
                     request = repair(request, answer, why)
                     continue
-                end = Failure(
-                    Kind.UPSTREAM, f"the answer does not satisfy the schema: {why}", 502
-                )
+                end = Failure(Kind.UPSTREAM, f"the answer does not satisfy the schema: {why}", 502)
             self._sink([*self._last.held, end])
             return
 
@@ -188,7 +186,10 @@ class _Attempt:
         """
         request = self._request
         schema_by_tool = self._form is Form.TOOL
-        flags = turn_settings(request, self._model, schema_by_tool=schema_by_tool).flags
+        bound = request
+        if self._form is Form.NATIVE and request.schema is not None:
+            bound = evolve(request, schema=closed(request.schema))
+        flags = turn_settings(bound, self._model, schema_by_tool=schema_by_tool).flags
         kept = None
         if not schema_by_tool:
             kept = self._means.conversations.resume(request, self._model.name)

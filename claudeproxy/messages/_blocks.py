@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeAlias
 
 from attrs import evolve, frozen
 
@@ -58,7 +58,7 @@ class ToolResult:
     is_error: bool = False
 
 
-Block = Union[Text, Image, Document, Thinking, ToolUse, ToolResult]
+Block: TypeAlias = Text | Image | Document | Thinking | ToolUse | ToolResult
 
 
 @frozen
@@ -94,9 +94,7 @@ def _without_blanks(content: Iterable[Block]) -> Iterable[Block]:
             continue
         if isinstance(block, ToolResult):
             kept = tuple(
-                part
-                for part in block.content
-                if not isinstance(part, Text) or part.text.strip()
+                part for part in block.content if not isinstance(part, Text) or part.text.strip()
             )
             yield evolve(block, content=kept)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Union
+from typing import TypeAlias
 
 from attrs import evolve, frozen
 
@@ -93,17 +93,17 @@ class Finished:
     usage: Usage
 
 
-Event = Union[
-    Started,
-    BlockStarted,
-    TextDelta,
-    ThinkingDelta,
-    SignatureDelta,
-    ArgumentsDelta,
-    BlockStopped,
-    Finished,
-    Failure,
-]
+Event: TypeAlias = (
+    Started
+    | BlockStarted
+    | TextDelta
+    | ThinkingDelta
+    | SignatureDelta
+    | ArgumentsDelta
+    | BlockStopped
+    | Finished
+    | Failure
+)
 """One turn is ``Started``, blocks, and then ``Finished`` or ``Failure``, which may come at any
 time and is always the last."""
 

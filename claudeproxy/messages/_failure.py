@@ -50,6 +50,8 @@ class FailureError(Exception):
         self.failure = failure
 
     @classmethod
-    def invalid(cls, message: str, param: str | None = None, code: str | None = None) -> FailureError:
+    def invalid(
+        cls, message: str, param: str | None = None, code: str | None = None
+    ) -> FailureError:
         """A 400 that names the field at fault."""
         return cls(Failure(Kind.INVALID, message, 400, param=param, code=code))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
+from claudeproxy.dialects.shapes import Stream
 from claudeproxy.engine.engine import Answers
 from claudeproxy.messages import Assembly, Event, Failure, Finished
 
@@ -22,17 +23,6 @@ STALL = 60.0
 """Seconds a client may leave its full socket unread."""
 
 
-class Renderer(Protocol):
-    """A dialect's stream."""
-
-    def render(self, index: int, events: list[Event]) -> bytes:
-        """The bytes of a burst of events of answer ``index``."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether the stream is complete."""
-
-
 @implementer(IPushProducer)
 class Streamed:
     """Writes events to a client as they come; the client's full socket stops the process.
@@ -40,7 +30,7 @@ class Streamed:
     The headers are held until the first event, so that an early failure has its own status.
     """
 
-    def __init__(self, reactor: Any, request: Any, renderer: Renderer) -> None:
+    def __init__(self, reactor: Any, request: Any, renderer: Stream) -> None:
         self._reactor = reactor
         self._request = request
         self._renderer = renderer

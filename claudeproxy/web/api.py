@@ -16,9 +16,10 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
-from claudeproxy.dialects import chat, chat_answer
+from claudeproxy.dialects import chat
+from claudeproxy.dialects.shapes import Exchange
 from claudeproxy.engine.catalogue import Entry
-from claudeproxy.engine.engine import Engine
+from claudeproxy.engine.engine import Answers, Engine
 from claudeproxy.messages import Failure, FailureError, Kind
 
 from .answers import Collected, Streamed
@@ -64,31 +65,21 @@ class API:
     @app.route("/v1/chat/completions", methods=["POST"])
     async def chat_completions(self, request: Request) -> bytes:
         """One turn, streamed or whole."""
-        asked = chat.parse(self._body(request))
-        head = chat_answer.Head(
-            id=f"chatcmpl-{uuid4().hex}",
-            created=int(time.time()),
-            model=asked.request.model,
-            legacy=asked.legacy,
-        )
+        return await self._answer(request, chat.read)
+
+    async def _answer(self, request: Request, read: Read) -> bytes:
+        """Serve the turn that the body asks for in the dialect of ``read``."""
+        exchange = read(self._body(request), uuid4().hex, int(time.time()))
         began = self._reactor.seconds()
         sink: Streamed | Collected
-        if asked.request.stream:
-            renderer = chat_answer.ChatStream(head, asked.request.n, asked.usage)
-            sink = Streamed(self._reactor, request, renderer)
+        if exchange.request.stream:
+            sink = Streamed(self._reactor, request, exchange.stream())
         else:
-            sink = Collected(asked.request.n)
-        answers = self._engine.ask(asked.request, sink.events)
+            sink = Collected(exchange.request.n)
+        answers = self._engine.ask(exchange.request, sink.events)
 
         def headers() -> dict[str, str]:
-            ignored = asked.ignored + answers.ignored
-            about = {
-                "x-claudemax-process": answers.way,
-                "x-claudemax-queue-ms": str(round(answers.queued * 1000)),
-            }
-            if ignored:
-                about["x-claudemax-ignored"] = ", ".join(ignored)
-            return about
+            return _about(answers, exchange.ignored)
 
         try:
             if isinstance(sink, Streamed):
@@ -98,14 +89,14 @@ class API:
             answers.cancel()
             if isinstance(sink, Streamed):
                 sink.close()
-            self._report(request, asked.request.model, answers.way, began, sink.failure)
+            self._report(request, exchange.request.model, answers.way, began, sink.failure)
         if isinstance(sink, Streamed):
             return b""
         if sink.failure is not None:
             raise FailureError(sink.failure)
         for name, value in headers().items():
             request.setHeader(name.encode(), value.encode())
-        return reply(request, chat_answer.whole(head, sink.answers()))
+        return reply(request, exchange.whole(sink.answers()))
 
     def _report(
         self, request: Request, model: str, way: str, began: float, failure: Failure | None
@@ -178,10 +169,8 @@ class API:
     def _body(self, request: Request) -> Any:
         self._enter(request)
         if not is_json(request.requestHeaders):
-            raise FailureError(
-                Failure(Kind.INVALID, "content-type must be application/json", 415)
-            )
-        raw = request.content.read()
+            raise FailureError(Failure(Kind.INVALID, "content-type must be application/json", 415))
+        raw = request.content.read() if request.content is not None else b""
         try:
             value = json.loads(raw, parse_constant=_no_constant)
         except RecursionError:
@@ -193,7 +182,7 @@ class API:
         return value
 
     @app.handle_errors(FailureError)
-    def _failed(self, request: Request, reason: Any) -> bytes:
+    def _failed(self, request: Any, reason: Any) -> bytes:
         return refuse(request, reason.value.failure)
 
     @app.handle_errors(HTTPException)
@@ -219,6 +208,22 @@ class API:
 
 
 _ROUTES = ("/v1/chat/completions", "/v1/models", "/health")
+
+
+Read = Callable[[Any, str, int], Exchange]
+"""A dialect's way in; see :class:`~claudeproxy.dialects.shapes.Exchange`."""
+
+
+def _about(answers: Answers, ignored: tuple[str, ...]) -> dict[str, str]:
+    """What the reply's headers tell of how it was served."""
+    about = {
+        "x-claudemax-process": answers.way,
+        "x-claudemax-queue-ms": str(round(answers.queued * 1000)),
+    }
+    ignored += answers.ignored
+    if ignored:
+        about["x-claudemax-ignored"] = ", ".join(ignored)
+    return about
 
 
 def _request_id(request: Any) -> str:

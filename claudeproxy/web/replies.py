@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from claudeproxy.dialects.chat_answer import error
+from claudeproxy.dialects.shapes import error
 from claudeproxy.messages import Failure, Kind
 
 PATIENCE = 120

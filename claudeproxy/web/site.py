@@ -27,7 +27,7 @@ HEADER_SECONDS = 20.0
 BODY_SECONDS = 120.0
 """For the whole body."""
 
-IDLE_SECONDS = 75.0
+IDLE_SECONDS = 75
 """Between two requests of a connection."""
 
 LINGER_SECONDS = 2.0
@@ -37,6 +37,8 @@ LINGER_SECONDS = 2.0
 class LimitedRequest(Request):
     """Asks the gate before the body, and bounds the body in memory."""
 
+    channel: Channel
+    content: BytesIO
     _refused = False
 
     def gotLength(self, length: int | None) -> None:
@@ -65,6 +67,8 @@ class LimitedRequest(Request):
 class Channel(HTTPChannel):
     """One connection, with a total deadline for the head and one for the body of a request."""
 
+    site: LimitedSite
+    transport: Any
     timeOut = IDLE_SECONDS
     _receiving = False
     _refusing = False
@@ -134,12 +138,6 @@ class LimitedSite(Site):
         self.channels: set[Channel] = set()
         self.draining = False
         self._drained: Deferred[None] | None = None
-
-    def buildProtocol(self, addr: Any) -> Channel:
-        channel = super().buildProtocol(addr)
-        assert isinstance(channel, Channel)
-        channel.site = self
-        return channel
 
     def acceptableProtocols(self) -> list[bytes]:
         """HTTP/1.1 only: our channel speaks nothing else."""

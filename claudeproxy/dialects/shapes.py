@@ -1,0 +1,71 @@
+"""What all of OpenAI's dialects share: the error object and the server-sent event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from claudeproxy.messages import Assembly, Event, Failure, Finished, Kind, Request
+
+_TYPES = {
+    Kind.AUTHENTICATION: "authentication_error",
+    Kind.PERMISSION: "permission_error",
+    Kind.RATE_LIMIT: "rate_limit_error",
+    Kind.PLAN_LIMIT: "rate_limit_error",
+    Kind.OVERLOADED: "server_error",
+    Kind.UPSTREAM: "server_error",
+    Kind.TIMEOUT: "server_error",
+    Kind.UNAVAILABLE: "server_error",
+}
+
+
+class Stream(Protocol):
+    """The way back of a streamed answer."""
+
+    def render(self, index: int, events: Sequence[Event]) -> bytes:
+        """The bytes for a burst of events of answer ``index``."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+
+
+class Exchange(Protocol):
+    """A body that a dialect has read, and the ways back from it.
+
+    A dialect is a function ``read(body, ident, now) -> Exchange``: ``ident`` is a fresh unique
+    string of letters and digits for the answer's id, ``now`` epoch seconds. It raises
+    ``FailureError`` with a 400 that names the field at fault.
+    """
+
+    @property
+    def request(self) -> Request:
+        """What is asked."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Fields of the body that have no effect, by their names in this dialect."""
+
+    def stream(self) -> Stream:
+        """A renderer for a streamed answer."""
+
+    def whole(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+
+
+def error(failure: Failure) -> dict[str, Any]:
+    """``{"error": {"message", "type", "param", "code"}}``, all four keys."""
+    return {
+        "error": {
+            "message": failure.message,
+            "type": _TYPES.get(failure.kind, "invalid_request_error"),
+            "param": failure.param,
+            "code": failure.code,
+        }
+    }
+
+
+def sse(value: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
