@@ -51,6 +51,14 @@ class Catalogue:
             titles.setdefault(alias, target)
         return [Entry(name, title) for name, title in titles.items()]
 
+    def entry(self, name: str) -> Entry:
+        """The model that a request could name so, listed or not.
+
+        :raises FailureError: as :meth:`resolve` does.
+        """
+        listed = {entry.id: entry for entry in self.entries()}
+        return listed.get(name) or Entry(name, self.resolve(name).title)
+
     def resolve(self, name: str) -> ModelInfo:
         """What the CLI is told for the client's ``name``.
 

@@ -103,7 +103,8 @@ class Engine:
             Structure(),
             limits.deadlines,
         )
-        self._processes: set[CLIProcess] = set()
+        self.processes: set[CLIProcess] = set()
+        """Every process that has not ended."""
         self._turns: set[Answers] = set()
 
     def start(self) -> None:
@@ -153,9 +154,9 @@ class Engine:
                 late.cancel()
         self.pool.close()
         self.conversations.close()
-        for process in list(self._processes):
+        for process in list(self.processes):
             process.stop()
-        await DeferredList([process.ended for process in self._processes])
+        await DeferredList([process.ended for process in self.processes])
 
     def _send_away(self, failure: Failure) -> None:
         for answers in list(self._turns):
@@ -164,7 +165,7 @@ class Engine:
 
     def _spawned(self, spawn: Callable[[Engine], CLIProcess]) -> CLIProcess:
         process = spawn(self)
-        self._processes.add(process)
+        self.processes.add(process)
         return process
 
     # -- Owner --
@@ -182,7 +183,7 @@ class Engine:
 
     def gone(self, process: CLIProcess) -> None:
         """A process has ended."""
-        self._processes.discard(process)
+        self.processes.discard(process)
         self.conversations.gone(process)
         self.pool.gone(process)
 

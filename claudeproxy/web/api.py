@@ -130,8 +130,7 @@ class API:
     def model(self, request: Request, name: str) -> bytes:
         """One model, under any name a request could use for it."""
         self._enter(request)
-        found = self._engine.catalogue.resolve(name)
-        return reply(request, _model_object(Entry(name, found.title)))
+        return reply(request, _model_object(self._engine.catalogue.entry(name)))
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
