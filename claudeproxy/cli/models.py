@@ -37,14 +37,16 @@ def parse_models(entries: Iterable[Mapping[str, Any]]) -> tuple[ModelInfo, ...]:
         name = entry.get("value")
         if not isinstance(name, str):
             continue
+        resolved = str(entry.get("resolvedModel") or name)
+        guess = guess_model(resolved)  # 2.1.290 does not tell about thinking
         models.append(
             ModelInfo(
                 name=name,
-                resolved=str(entry.get("resolvedModel") or name),
+                resolved=resolved,
                 title=str(entry.get("displayName") or name),
                 efforts=tuple(entry.get("supportedEffortLevels") or ()),
                 adaptive=bool(entry.get("supportsAdaptiveThinking")),
-                thinking_off=entry.get("supportsThinkingOff") is not False,
+                thinking_off=bool(entry.get("supportsThinkingOff", guess.thinking_off)),
             )
         )
     return tuple(models)

@@ -101,6 +101,7 @@ class Session:
         self._after: list[bytes] = []
         self._window: Mapping[str, Any] | None = None
         self._said = ""
+        self._said_status: int | None = None
         self._one_answer = False
 
     # -- what the engine asks --
@@ -227,9 +228,9 @@ class Session:
 
     def _stopped(self) -> Sequence[Output]:
         if self._answer.stop_reason is None:
-            if not self._answer.content:
-                return ()  # the result will say why
-            return self._fail(Failure(Kind.UPSTREAM, "the answer broke off", 502))
+            # What the CLI makes of a broken stream; why it broke, it said just before.
+            said = self._said or "the answer broke off"
+            return self._fail(classify(said, self._said_status, None, self._window, self._now()))
         self.state = State.PARKED if self._answer.calls else State.SETTLING
         return [self._answer.finished()]
 
@@ -258,6 +259,7 @@ class Session:
     def _assistant(self, line: Mapping[str, Any]) -> Sequence[Output]:
         if line["message"].get("model") == "<synthetic>":
             self._said = "".join(b.get("text", "") for b in line["message"]["content"])
+            self._said_status = line.get("api_error_status")
         return ()
 
     def _lifecycle(self, line: Mapping[str, Any]) -> Sequence[Output]:
@@ -329,7 +331,7 @@ class Session:
     def _begin(self) -> None:
         self._answer = Answer()
         self._window = None
-        self._said = ""
+        self._said, self._said_status = "", None
         self.state = State.ANSWERING
 
     def _return_results(self) -> list[Output]:

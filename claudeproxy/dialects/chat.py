@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from attrs import frozen
 
-from claudeproxy.messages import Assembly, Effort, Finished, Request, Tool, ToolChoice
+from claudeproxy.messages import Assembly, Failure, Finished, Request, Tool, ToolChoice
 
 from .chat_answer import ChatStream, Head, whole
 from .chat_messages import read_messages
 from .fields import Fields
+from .shapes import error, named
+from .shared import (
+    MODES,
+    add_tool,
+    allowed_tools,
+    effort,
+    given,
+    json_schema,
+    limit,
+    model_name,
+    named_tool,
+    usage_wanted,
+)
 
 FIELDS: Mapping[str, str] = {
     "model": "honoured",
@@ -54,13 +66,8 @@ FIELDS: Mapping[str, str] = {
 """What happens to each field of a body. *Ignored* fields are named in ``x-claudemax-ignored``;
 fields that are not here are accepted silently."""
 
-_IGNORED = tuple(name for name, policy in FIELDS.items() if policy.startswith("ignored"))
-_EFFORTS = {
-    "none": "none",
-    "minimal": "low",
-    **{level: level for level in ("low", "medium", "high", "xhigh", "max")},
-}
-_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+NAMES = {"schema": "response_format.json_schema.schema"}
+"""This dialect's names for fields of a :class:`Request`, where they differ."""
 
 
 @frozen
@@ -76,6 +83,11 @@ class Chat:
     head: Head
     usage: bool | None
 
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What is asked: one request."""
+        return (self.request,)
+
     def stream(self) -> ChatStream:
         """A renderer for the streamed answer."""
         return ChatStream(self.head, self.request.n, self.usage)
@@ -84,6 +96,10 @@ class Chat:
         """The body of the whole answer."""
         return whole(self.head, answers)
 
+    def refusal(self, failure: Failure) -> tuple[int, dict[str, Any]]:
+        """Status and body of a failure before anything of the answer was sent."""
+        return failure.status, error(named(failure, NAMES))
+
 
 def read(value: Any, ident: str, now: int) -> Chat:
     """Read a chat body; ``ident`` and ``now`` make the answer's id and time.
@@ -91,13 +107,11 @@ def read(value: Any, ident: str, now: int) -> Chat:
     :raises FailureError: 400 with the path of the field at fault.
     """
     body = Fields(value)
-    model = body.text("model")
-    if not model:
-        raise body.refuse("model", "is required")
+    model = model_name(body)
     system, messages = read_messages(body)
     if "audio" in body or "audio" in (body.raw("modalities") or ()):
         raise body.refuse("audio" if "audio" in body else "modalities", "no audio here")
-    ignored = [name for name in _IGNORED if body.raw(name) not in (None, False)]
+    ignored = given(body, FIELDS)
     body.number("presence_penalty", -2, 2)
     body.number("frequency_penalty", -2, 2)
     legacy = "functions" in body and not body.raw("tools")
@@ -111,18 +125,18 @@ def read(value: Any, ident: str, now: int) -> Chat:
             system=system,
             tools=tools,
             tool_choice=choice,
-            max_tokens=_max_tokens(body, ignored),
+            max_tokens=limit(body, ("max_completion_tokens", "max_tokens"), ignored),
             stop=tuple(stop for stop in body.strings("stop") if stop),
             temperature=body.number("temperature", 0, 2),
             top_p=body.number("top_p", 0, 1),
-            effort=_effort(body),
+            effort=effort(body, "reasoning_effort"),
             schema=_schema(body),
             n=body.whole("n", 1, 128) or 1,
             stream=stream,
         ),
         ignored=tuple(ignored),
         head=Head(f"chatcmpl-{ident}", now, model, legacy),
-        usage=_usage(body),
+        usage=usage_wanted(body),
     )
 
 
@@ -134,20 +148,7 @@ def _tools(body: Fields, legacy: bool, ignored: list[str]) -> tuple[Tool, ...]:
         else:
             entry.choice("type", ("function",), "function")
             function = entry.object("function")
-        name = function.text("name")
-        if not _TOOL_NAME.fullmatch(name):
-            raise function.refuse("name", "must be 1 to 128 letters, digits, '_' or '-'")
-        if name in tools:
-            raise function.refuse("name", f"there are two tools called {name!r}")
-        parameters = function.raw("parameters")
-        if parameters is None:
-            parameters = {}
-        schema = Fields(parameters, function.at("parameters"))
-        if parameters and schema.raw("type") not in (None, "object"):
-            raise schema.refuse("type", "a tool's parameters must be of type 'object'")
-        if function.flag("strict") and "tools.strict" not in ignored:
-            ignored.append("tools.strict")
-        tools[name] = Tool(name, function.text("description", ""), parameters)
+        add_tool(tools, function, ignored)
     return tuple(tools.values())
 
 
@@ -163,40 +164,14 @@ def _choice(
         raise body.refuse(key, "is only allowed together with tools")
     if isinstance(value, str):
         mode = body.choice(key, ("none", "auto") if legacy else ("none", "auto", "required"))
-        return tools, ToolChoice(_MODES[mode], parallel=parallel)
+        return tools, ToolChoice(MODES[mode], parallel=parallel)
     choice = body.object(key)
     if not legacy and choice.choice("type", ("function", "allowed_tools")) == "allowed_tools":
         allowed = choice.object("allowed_tools")
-        mode = allowed.choice("mode", ("auto", "required"), "auto")
         names = [entry.object("function").text("name") for entry in allowed.objects("tools")]
-        chosen = tuple(tool for tool in tools if tool.name in names)
-        if not chosen:
-            raise allowed.refuse("tools", "names none of the tools")
-        return chosen, ToolChoice(_MODES[mode], parallel=parallel)
+        return allowed_tools(tools, allowed, names, parallel)
     function = choice if legacy else choice.object("function")
-    name = function.text("name")
-    if all(tool.name != name for tool in tools):
-        raise function.refuse("name", f"none of the tools is called {name!r}")
-    return tools, ToolChoice("tool", name, parallel)
-
-
-_MODES: Mapping[str, Any] = {"none": "none", "auto": "auto", "required": "any"}
-
-
-def _max_tokens(body: Fields, ignored: list[str]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
-        limit = body.whole(name, 0)
-        if limit:
-            return limit
-        if limit == 0:
-            ignored.append(name)
-    return None
-
-
-def _effort(body: Fields) -> Effort | None:
-    if "reasoning_effort" not in body:
-        return None
-    return cast(Effort, _EFFORTS[body.choice("reasoning_effort", tuple(_EFFORTS))])
+    return tools, named_tool(tools, function, parallel)
 
 
 def _schema(body: Fields) -> Mapping[str, Any] | None:
@@ -208,15 +183,4 @@ def _schema(body: Fields) -> Mapping[str, Any] | None:
         return None
     if kind == "json_object":
         return {}
-    given = form.object("json_schema")
-    schema = given.raw("schema")
-    if not isinstance(schema, dict) or not schema:
-        raise given.refuse("schema", "must be a JSON schema")
-    return schema
-
-
-def _usage(body: Fields) -> bool | None:
-    if "stream_options" not in body:
-        return None
-    options = body.object("stream_options")
-    return options.flag("include_usage") if "include_usage" in options else None
+    return json_schema(form.object("json_schema"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define, field
-
 from claudeproxy.messages import (
     Block,
     Document,
@@ -16,36 +14,11 @@ from claudeproxy.messages import (
     ToolResult,
     ToolUse,
     parse_arguments,
-    plain_id,
-    upstream_id,
 )
 
+from .conversation import Conversation
 from .fields import Fields, check_text
 from .media import document, image
-
-OPENING = "(The assistant speaks first.)"
-"""Stands before a conversation that begins with an assistant message: the API wants a user's."""
-
-
-@define
-class Conversation:
-    """What has been read so far."""
-
-    system: list[str] = field(factory=list)
-    messages: list[Message] = field(factory=list)
-    open_calls: dict[str, str] = field(factory=dict)
-    """Unanswered calls of the last assistant message: plain id to the id upstream gets."""
-    used_ids: set[str] = field(factory=set)
-
-    def settle(self, path: str) -> None:
-        """:raises FailureError: when calls are still unanswered before the message at ``path``."""
-        if self.open_calls:
-            missing = ", ".join(self.open_calls)
-            raise FailureError.invalid(
-                "the tool calls of an assistant message must each be answered by a tool message "
-                f"right after it; unanswered: {missing}",
-                path,
-            )
 
 
 def read_messages(body: Fields) -> tuple[tuple[str, ...], tuple[Message, ...]]:
@@ -61,30 +34,13 @@ def read_messages(body: Fields) -> tuple[tuple[str, ...], tuple[Message, ...]]:
         if role not in ("tool", "function"):
             said.settle(message.path)
         _READERS[role](said, message)
-    said.settle("messages")
-    system, messages = tuple(said.system), said.messages
-    if not messages:
-        # Instructions alone: they are all the model has to answer.
-        messages = [Message("user", tuple(Text(instruction) for instruction in system))]
-        system = ()
-    if not any(_speaks(message) for message in messages):
-        raise body.refuse("messages", "hold no text and nothing else to answer")
-    messages = [message for message in messages if _speaks(message)]
-    if messages[0].role == "assistant":
-        messages.insert(0, Message("user", (Text(OPENING),)))
-    if messages[-1].role == "assistant":
-        raise body.refuse("messages", "the last message must not be the assistant's")
-    return system, tuple(messages)
-
-
-def _speaks(message: Message) -> bool:
-    return any(not isinstance(b, Text) or b.text.strip() for b in message.content)
+    return said.closed("messages")
 
 
 def _system(said: Conversation, message: Fields) -> None:
     for block in _content(message, ("text",)):
-        if isinstance(block, Text) and block.text.strip():
-            said.system.append(block.text)
+        if isinstance(block, Text):
+            said.instruct(block.text)
 
 
 def _user(said: Conversation, message: Fields) -> None:
@@ -111,18 +67,8 @@ def _assistant(said: Conversation, message: Fields) -> None:
 
 
 def _call(said: Conversation, given: str, function: Fields, path: str) -> ToolUse:
-    plain = plain_id(given) or "call"
-    if plain in said.open_calls:
-        raise FailureError.invalid(f"{path}: {given!r} is used twice", path)
-    # Some clients count anew in every message; upstream wants each id once in a conversation.
-    own, again = upstream_id(plain), 1
-    while own in said.used_ids:
-        again += 1
-        own = f"{upstream_id(plain)}x{again}"
-    said.used_ids.add(own)
-    said.open_calls[plain] = own
     arguments = parse_arguments(function.text("arguments", ""))
-    return ToolUse(own, function.text("name"), arguments)
+    return said.call(given, function.text("name"), arguments, path)
 
 
 def _tool(said: Conversation, message: Fields) -> None:
@@ -134,10 +80,7 @@ def _function(said: Conversation, message: Fields) -> None:
 
 
 def _result(said: Conversation, message: Fields, key: str) -> None:
-    given = message.text(key)
-    call = said.open_calls.pop(plain_id(given) or "call", None)
-    if call is None:
-        raise message.refuse(key, f"answers no open tool call ({given!r})")
+    call = said.answered(message.text(key), message.at(key))
     parts = tuple(
         part
         for part in _content(message, ("text", "image_url", "file"))

@@ -1,10 +1,12 @@
-"""What all of OpenAI's dialects share: the error object and the server-sent event."""
+"""What the web room asks of every dialect; OpenAI's error object; the server-sent event."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+from attrs import evolve
 
 from claudeproxy.messages import Assembly, Event, Failure, Finished, Kind, Request
 
@@ -40,8 +42,9 @@ class Exchange(Protocol):
     """
 
     @property
-    def request(self) -> Request:
-        """What is asked."""
+    def requests(self) -> tuple[Request, ...]:
+        """What is asked; several where the body holds several prompts, alike but for these. The
+        answers are counted through all of them."""
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -52,6 +55,16 @@ class Exchange(Protocol):
 
     def whole(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
+
+    def refusal(self, failure: Failure) -> tuple[int, dict[str, Any]]:
+        """Status and body of a failure before anything of the answer was sent."""
+
+
+def named(failure: Failure, names: Mapping[str, str]) -> Failure:
+    """``failure`` with its ``param``, a field of :class:`Request`, in the words of a dialect."""
+    if failure.param is None:
+        return failure
+    return evolve(failure, param=names.get(failure.param, failure.param))
 
 
 def error(failure: Failure) -> dict[str, Any]:
@@ -66,6 +79,7 @@ def error(failure: Failure) -> dict[str, Any]:
     }
 
 
-def sse(value: dict[str, Any]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+def sse(value: Mapping[str, Any], event: str | None = None) -> bytes:
+    """One server-sent event, with an ``event:`` line where the dialect has them."""
+    data = b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+    return data if event is None else f"event: {event}\n".encode() + data

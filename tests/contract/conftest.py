@@ -28,19 +28,19 @@ def claude(request):
 
 @pytest.fixture(scope="module")
 def stage(claude, tmp_path_factory):
-    """Starts CLIs that live as long as the module: ``stage(login="key", plant=None, **demo)``.
+    """Starts CLIs that live as long as the module: ``await stage(login="key", **demo)``.
 
     ``login``: ``key``, ``oauth`` or ``none``; ``plant``: called with the stage before the start.
     """
     stages = []
 
-    def start(*, login="key", plant=None, launch_from=(), **demo):
+    async def start(*, login="key", plant=None, launch_from=(), **demo):
         folder = tmp_path_factory.mktemp("stage").resolve()
         made = Stage(claude, folder, login=login, launch_from=dict(launch_from), **demo)
         if plant is not None:
             plant(made)
         stages.append(made)
-        run(made.start())
+        await made.start()
         return made
 
     yield start

@@ -1,10 +1,11 @@
 """A turn: what the CLI relays, what it reads into a text, and where it goes on by itself."""
 
 import json
-import socket
+from uuid import uuid4
 
 import pytest
-from driver import CLI, NEW, OLD, conversation, event, run, serving, text, tool, user
+import pytest_twisted
+from driver import conversation, event, run, serving, system_texts, text, tool
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
@@ -54,44 +55,172 @@ EVENTS = [
     },
     {"type": "message_stop"},
 ]
-BROKEN = EVENTS[:-4]
-"""An answer that stops in its text."""
+IN_A_BLOCK = [START, *EVENTS[5:7]]
+"""An answer that stops in its only block."""
 
 
-def end(stop):
-    return {**EVENTS[-2], "delta": {"stop_reason": stop, "stop_sequence": None}}
+def broken_in_a_block(received):
+    return [*IN_A_BLOCK, Wait(0.05), ApiError(529, "Too busy")]
+
+
+def cut_in_a_block(received):
+    return [*IN_A_BLOCK, Wait(0.05), Drop()]
+
+
+def broken_after_a_block(received):
+    start = {**START, "message": {**START["message"], "id": f"msg_{uuid4().hex}"}}
+    return [start, *EVENTS[1:-4], Wait(0.05), Drop()]
 
 
 @pytest.fixture(scope="module")
 def talk(stage):
     """The turns of one process, by name."""
-    made = stage()
     turns = {}
 
-    async def take(name, *content, answer=None, **options):
-        made.demo.answer = answer and (lambda received: answer)
+    async def take(made, name, *content, answer=None, **options):
+        made.demo.answer = answer
         turns[name] = await made.turn(*content, **options)
 
     async def play():
+        made = await stage()
         await made.begin("Be brief.", "Be kind.", **serving(tool()))
-        await take("first", "Hello", answer=EVENTS)
-        await take("slash", "/compact")
-        await take("at", "Read @/etc/hostname and @file.txt")
-        await take("several", "one", "two\n", "  three")
-        await take("max_tokens", "[[say a]][[stop max_tokens]]")
-        await take("refusal", "[[say a]][[stop refusal]]")
-        await take("unknown tool", "[[call nobody {}]]")
-        await take("broken arguments", '[[call look {"a": ]]')
-        await take("error mid", "Hello", answer=[*BROKEN, Wait(0.05), ApiError(529, "Too busy")])
-        await take("drop", "Hello", answer=[*BROKEN, Wait(0.05), Drop()])
+        await take(made, "first", "Hello", answer=lambda received: EVENTS)
+        await take(made, "slash", "/compact")
+        await take(made, "at", "Read @/etc/hostname and @file.txt")
+        await take(made, "several", "one", "two\n", "  three")
+        await take(made, "max_tokens", "[[say a]][[stop max_tokens]]")
+        await take(made, "refusal", "[[say a]][[stop refusal]]")
+        await take(made, "unknown tool", "[[call nobody {}]]")
+        await take(made, "broken arguments", '[[call look {"a": ]]')
+        await take(made, "broken in a block", "Hello", answer=broken_in_a_block)
+        await take(made, "cut in a block", "Hello", answer=cut_in_a_block)
+        await take(made, "broken after a block", "Hello", answer=broken_after_a_block)
+
     run(play())
     return turns
 
-def test_x(talk):
-    for k, t in talk.items():
-        print("==", k, len(t.requests), [r.refused for r in t.requests])
-        for l in t.lines:
-            if l["type"] in ("stream_event", "result") or k in("error mid","drop"):
-               if k not in ("slash","at","several"): print("   ", str({k: v for k, v in l.items() if k not in ("session_id", "uuid","modelUsage","usage","total_cost_usd")})[:300])
-    print(talk["unknown tool"].requests[-1].body["messages"][-1])
-    print(talk["broken arguments"].requests[-1].body["messages"][-2:])
+
+def test_the_stream_is_relayed_unchanged(talk):
+    assert talk["first"].events == EVENTS
+
+
+def test_the_stream_has_no_parent(talk):
+    relayed = talk["first"].all("stream_event")
+    assert {line["parent_tool_use_id"] for line in relayed} == {None}
+
+
+def test_pings_are_not_relayed(talk):
+    """So silence is silence: a deadline need not look at the kind of a line."""
+    assert "ping" not in {relayed["type"] for relayed in talk["several"].events}
+
+
+def test_the_result_comes_after_message_stop(talk):
+    first = talk["first"]
+    assert first.lines[-1] is first.result
+    assert first.events[-1] == {"type": "message_stop"}
+    assert first.result["is_error"] is False
+
+
+def test_set_up_flags_and_question_may_come_in_one_write(talk):
+    """Sent with nothing awaited, all three are in the request."""
+    first = talk["first"]
+    answers = [line["response"] for line in first.all("control_response")]
+    assert [answer["subtype"] for answer in answers] == ["success", "success"]
+    assert first.body["model"] == "claude-sonnet-4-5"
+    assert [offered["name"] for offered in first.body["tools"]] == ["look"]
+    assert first.said == [text("Hello")]
+
+
+def test_system_parts_are_joined_by_a_blank_line(talk):
+    assert system_texts(talk["first"].body)[-1] == "Be brief.\n\nBe kind."
+
+
+@pytest.mark.parametrize("name", ["first", "slash", "at", "several"])
+def test_a_turn_is_one_request(talk, name):
+    assert len(talk[name].requests) == 1
+
+
+def test_the_next_question_may_follow_the_result(talk):
+    """Its ``completed`` need not be awaited: "slash" was sent at the result of "first"."""
+    assert talk["slash"].said == [text("/compact")]
+    assert talk["slash"].body["messages"][1]["role"] == "assistant"
+
+
+def test_a_live_process_keeps_thinking(talk):
+    thought, *_ = talk["slash"].body["messages"][1]["content"]
+    assert thought == {"type": "thinking", "thinking": "hm \u2028 é", "signature": "c2ln"}
+
+
+def test_slash_text_is_delivered_as_written(talk):
+    assert talk["slash"].said == [text("/compact")]
+
+
+def test_at_path_is_delivered_as_written_and_nothing_is_read(talk):
+    assert talk["at"].said == [text("Read @/etc/hostname and @file.txt")]
+    with open("/etc/hostname") as file:
+        assert file.read().strip() not in json.dumps(talk["at"].said)
+
+
+def test_blocks_of_a_message_stay_apart(talk):
+    assert talk["several"].said == [text("one"), text("two\n"), text("  three")]
+
+
+@pytest.mark.parametrize("why", ["max_tokens", "refusal", "unknown tool", "broken arguments"])
+def test_the_cli_goes_on_by_itself(talk, why):
+    """A second request that nobody asked for: this is why we kill at ``message_delta``."""
+    assert len(talk[why].requests) == 2
+
+
+@pytest.mark.parametrize("name", ["broken in a block", "cut in a block"])
+def test_a_stream_broken_in_its_first_block_is_not_asked_again(talk, name):
+    assert len(talk[name].requests) == 1
+
+
+@pytest.mark.parametrize("name", ["broken in a block", "cut in a block"])
+def test_a_stream_broken_in_its_first_block_gets_an_end_without_stop_reason(talk, name):
+    """The CLI makes up the missing end, so ``message_stop`` alone does not mean a whole answer."""
+    *before, delta, stop = talk[name].events
+    assert before == [*IN_A_BLOCK, {"type": "content_block_stop", "index": 0}]
+    assert delta["type"] == "message_delta" and delta["delta"]["stop_reason"] is None
+    assert stop["type"] == "message_stop"
+
+
+def test_a_stream_broken_after_a_block_stops_without_message_delta(talk):
+    events = [relayed["type"] for relayed in talk["broken after a block"].events]
+    first = events[: events.index("message_stop") + 1]
+    assert "message_delta" not in first
+    assert first[-2:] == ["content_block_stop", "message_stop"]
+
+
+def test_a_stream_broken_after_a_block_is_asked_again(talk):
+    """Even with no retries allowed: three times "Resume directly from where it stops"."""
+    broken = talk["broken after a block"]
+    assert len(broken.requests) == 4
+    assert "cut off mid-stream" in conversation(broken.requests[1].body)[-1][1][0]["text"]
+
+
+@pytest.mark.parametrize("name", ["broken in a block", "cut in a block", "broken after a block"])
+def test_a_broken_stream_ends_in_an_error_result(talk, name):
+    assert talk[name].result["is_error"] is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_killed_at_message_delta_it_sends_no_further_request(stage):
+    made = await stage()
+    await made.begin()
+    await made.turn("[[say a]][[stop max_tokens]]", until=event("message_delta"))
+    await made.cli.kill()
+    await deferLater(reactor, 0.2)  # for what was on its way to arrive
+    assert len(made.requests) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_killed_at_the_stop_of_a_broken_stream_it_sends_no_further_request(stage):
+    made = await stage()
+    made.demo.answer = broken_after_a_block
+    await made.begin()
+    turn = await made.turn("Hello", until=event("message_stop"))
+    await made.cli.kill()
+    await deferLater(reactor, 0.2)
+    assert "message_delta" not in [relayed["type"] for relayed in turn.events]
+    assert len(made.requests) == 1
