@@ -20,6 +20,11 @@ class Fields:
         self._value: dict[str, Any] = value
         self.path = path
 
+    @property
+    def value(self) -> dict[str, Any]:
+        """The object itself."""
+        return self._value
+
     def at(self, name: str) -> str:
         """The path of the field ``name``."""
         return f"{self.path}.{name}" if self.path else name

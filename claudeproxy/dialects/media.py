@@ -34,12 +34,12 @@ def document(data: str, name: str | None, path: str) -> Document:
         kind, encoded = _data_url(data, path)
     else:
         kind, encoded = "application/pdf", data
-        _decode(encoded, path)
+        check_base64(encoded, path)
     if kind == "application/pdf":
         return Document({"type": "base64", "media_type": kind, "data": encoded}, title=name)
     if kind.startswith("text/") or kind == "application/json":
         try:
-            text = _decode(encoded, path).decode()
+            text = check_base64(encoded, path).decode()
         except UnicodeDecodeError:
             raise FailureError.invalid(f"{path}: the text is not UTF-8", path) from None
         return Document({"type": "text", "media_type": "text/plain", "data": text}, title=name)
@@ -51,11 +51,15 @@ def _data_url(url: str, path: str) -> tuple[str, str]:
     if match is None or ";base64" not in match.group(2):
         raise FailureError.invalid(f"{path}: must be an http(s) URL or a data URL in base64", path)
     data = url[match.end() :]
-    _decode(data, path)
+    check_base64(data, path)
     return match.group(1).lower(), data
 
 
-def _decode(data: str, path: str) -> bytes:
+def check_base64(data: str, path: str) -> bytes:
+    """The bytes that ``data`` encodes.
+
+    :raises FailureError: naming ``path``, when it is no base64 or empty.
+    """
     try:
         decoded = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):

@@ -70,10 +70,11 @@ class Message:
 
 
 def normalise(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Merge neighbours of one role and drop blank text.
+    """Merge neighbours of one role, drop blank text, put tool results in the order of their calls.
 
-    Both are forced: the CLI drops blank blocks and would join neighbouring user lines with a
-    newline of its own, and the API refuses blank text. Everything else stays word for word.
+    All are forced: the CLI drops blank blocks, would join neighbouring user lines with a newline
+    of its own and returns results in the order of the calls; the API refuses blank text and wants
+    the results before all else. Everything else stays word for word.
     """
     merged: list[Message] = []
     for message in messages:
@@ -81,10 +82,14 @@ def normalise(messages: Iterable[Message]) -> tuple[Message, ...]:
         if not content:
             continue
         if merged and merged[-1].role == message.role:
-            content = _results_first(merged[-1].content + content)
-            merged[-1] = evolve(merged[-1], content=content)
+            merged[-1] = evolve(merged[-1], content=merged[-1].content + content)
         else:
-            merged.append(Message(message.role, _results_first(content)))
+            merged.append(Message(message.role, content))
+    calls: tuple[str, ...] = ()
+    for index, message in enumerate(merged):
+        if message.role == "user":
+            merged[index] = Message("user", _results_first(message.content, calls))
+        calls = tuple(block.id for block in message.content if isinstance(block, ToolUse))
     return tuple(merged)
 
 
@@ -101,12 +106,13 @@ def _without_blanks(content: Iterable[Block]) -> Iterable[Block]:
             yield block
 
 
-def _results_first(content: tuple[Block, ...]) -> tuple[Block, ...]:
-    # The API wants the tool results of a user message before its other blocks.
-    results = tuple(b for b in content if isinstance(b, ToolResult))
+def _results_first(content: tuple[Block, ...], calls: tuple[str, ...]) -> tuple[Block, ...]:
+    results = [block for block in content if isinstance(block, ToolResult)]
     if not results:
         return content
-    return results + tuple(b for b in content if not isinstance(b, ToolResult))
+    place = {call: index for index, call in enumerate(calls)}
+    results.sort(key=lambda result: place.get(result.tool_use_id, len(place)))
+    return (*results, *(block for block in content if not isinstance(block, ToolResult)))
 
 
 def block_to_wire(block: Block) -> dict[str, Any]:

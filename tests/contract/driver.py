@@ -225,7 +225,8 @@ class CLI(ProcessProtocol):
 
     async def kill(self):
         if self.exit is None:
-            os.kill(self.transport.pid, signal.SIGKILL)
+            if self.transport.pid is not None:  # else it is reaped, and its pipes are closing
+                os.kill(self.transport.pid, signal.SIGKILL)
             await self.ended
 
 

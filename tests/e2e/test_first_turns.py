@@ -52,9 +52,9 @@ async def test_streamed_answer_chunk_by_chunk(daemon: Daemon) -> None:
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks[:-1])
     assert text == "You said: Hi"
-    assert [c["choices"][0]["finish_reason"] for c in chunks[:-1]] == [None] * (
-        len(chunks) - 2
-    ) + ["stop"]
+    assert [c["choices"][0]["finish_reason"] for c in chunks[:-1]] == [None] * (len(chunks) - 2) + [
+        "stop"
+    ]
     assert all(c["usage"] is None for c in chunks[:-1])
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"]["total_tokens"] > 0

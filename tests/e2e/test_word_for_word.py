@@ -112,9 +112,7 @@ def expected(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 )
 @given(model=st.sampled_from(MODELS), messages=conversations())
 @ensureDeferred
-async def test_any_conversation(
-    daemon: Daemon, model: str, messages: list[dict[str, Any]]
-) -> None:
+async def test_any_conversation(daemon: Daemon, model: str, messages: list[dict[str, Any]]) -> None:
     before = len(daemon.turns())
     answer = await daemon.chat(messages, model=model)
     assert "choices" in answer, answer
@@ -283,8 +281,8 @@ async def test_tool_history_is_replayed_with_its_blocks(daemon: Daemon) -> None:
         {
             "role": "user",
             "content": [
-                {"type": "tool_result", "tool_use_id": "call2", "content": [text("two")]},
                 {"type": "tool_result", "tool_use_id": "call1", "content": [text("one"), image]},
+                {"type": "tool_result", "tool_use_id": "call2", "content": [text("two")]},
                 text("and now?"),
             ],
         },

@@ -1,0 +1,185 @@
+"""Anthropic Messages: events turned back into the wire's own, or into one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from claudeproxy.messages import (
+    ArgumentsDelta,
+    Assembly,
+    Block,
+    BlockStarted,
+    BlockStopped,
+    Event,
+    Failure,
+    Finished,
+    Kind,
+    SignatureDelta,
+    Started,
+    TextDelta,
+    Thinking,
+    ThinkingDelta,
+    Usage,
+    block_to_wire,
+)
+
+from .shapes import sse
+
+_TYPES = {
+    Kind.AUTHENTICATION: "authentication_error",
+    Kind.PERMISSION: "permission_error",
+    Kind.NOT_FOUND: "not_found_error",
+    Kind.MODEL_NOT_FOUND: "not_found_error",
+    Kind.TOO_LARGE: "request_too_large",
+    Kind.RATE_LIMIT: "rate_limit_error",
+    Kind.PLAN_LIMIT: "rate_limit_error",
+    Kind.OVERLOADED: "overloaded_error",
+    Kind.UPSTREAM: "api_error",
+    Kind.TIMEOUT: "timeout_error",
+    Kind.UNAVAILABLE: "overloaded_error",
+}
+_STATUSES = {Kind.UPSTREAM: 500, Kind.TIMEOUT: 504, Kind.UNAVAILABLE: 529, Kind.OVERLOADED: 529}
+"""This API's own statuses for what is not the client's fault."""
+
+
+@frozen
+class Head:
+    """``ident``: what the ids are made of; ``thinking``: whether thinking blocks are shown,
+    shown without their text, or left out."""
+
+    ident: str
+    model: str
+    thinking: str = "omit"
+
+    SHOWN = "show"
+    EMPTY = "empty"
+    OMITTED = "omit"
+
+    def message(self, usage: Usage, **changes: Any) -> dict[str, Any]:
+        """The message object."""
+        return {
+            "id": f"msg_{self.ident}",
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage_object(usage),
+            **changes,
+        }
+
+    def error(self, failure: Failure) -> dict[str, Any]:
+        """The error object, with the id the reply's ``request-id`` header has."""
+        return error(failure, f"req_{self.ident}")
+
+    def shown(self, block: Block) -> Block | None:
+        """``block`` as the client asked to see it."""
+        if isinstance(block, Thinking) and self.thinking != self.SHOWN:
+            return evolve(block, thinking="") if self.thinking == self.EMPTY else None
+        return block
+
+
+class MessageStream:
+    """Renders the events; blocks that are left out leave no gap in the indices."""
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._places: dict[int, int] = {}
+        self._open: int | None = None
+        self._ended = False
+
+    def render(self, index: int, events: Sequence[Event]) -> bytes:
+        """The SSE bytes for a burst of events."""
+        return b"".join(sse(out, out["type"]) for event in events for out in self._event(event))
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self._ended
+
+    def _event(self, event: Event) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Started):
+            yield {"type": "message_start", "message": self._head.message(event.usage)}
+        elif isinstance(event, BlockStarted):
+            block = self._head.shown(event.block)
+            if block is not None:
+                self._open = event.index
+                place = self._places[event.index] = len(self._places)
+                wire = block_to_wire(block)
+                yield {"type": "content_block_start", "index": place, "content_block": wire}
+        elif isinstance(event, BlockStopped):
+            yield from self._close()
+        elif isinstance(event, Finished):
+            yield from self._close()  # of an answer that was cut
+            yield self._end(event)
+            yield {"type": "message_stop"}
+            self._ended = True
+        elif isinstance(event, Failure):
+            yield self._head.error(event)
+            self._ended = True
+        elif event.index in self._places:
+            delta = self._delta(event)
+            if delta is not None:
+                place = self._places[event.index]
+                yield {"type": "content_block_delta", "index": place, "delta": delta}
+
+    def _close(self) -> Iterator[dict[str, Any]]:
+        if self._open is not None:
+            yield {"type": "content_block_stop", "index": self._places[self._open]}
+            self._open = None
+
+    def _delta(
+        self, event: TextDelta | ThinkingDelta | SignatureDelta | ArgumentsDelta
+    ) -> dict[str, Any] | None:
+        if isinstance(event, TextDelta):
+            return {"type": "text_delta", "text": event.text}
+        if isinstance(event, ArgumentsDelta):
+            return {"type": "input_json_delta", "partial_json": event.json}
+        if isinstance(event, SignatureDelta):
+            return {"type": "signature_delta", "signature": event.signature}
+        if self._head.thinking == Head.SHOWN:
+            return {"type": "thinking_delta", "thinking": event.thinking}
+        return None
+
+    @staticmethod
+    def _end(event: Finished) -> dict[str, Any]:
+        delta = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
+        return {"type": "message_delta", "delta": delta, "usage": usage_object(event.usage)}
+
+
+def whole(head: Head, assembly: Assembly, end: Finished) -> dict[str, Any]:
+    """The message that is not streamed."""
+    shown = (head.shown(block) for block in assembly.blocks())
+    return head.message(
+        end.usage,
+        content=[block_to_wire(block) for block in shown if block is not None],
+        stop_reason=end.stop_reason,
+        stop_sequence=end.stop_sequence,
+    )
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage as the wire has it: ``input_tokens`` excludes both cache figures."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cache_read_tokens,
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+    }
+
+
+def error(failure: Failure, request_id: str | None = None) -> dict[str, Any]:
+    """``{"type": "error", "error": {"type", "message"}, "request_id"}``."""
+    kind = _TYPES.get(failure.kind, "invalid_request_error")
+    wire = {"type": "error", "error": {"type": kind, "message": failure.message}}
+    return wire if request_id is None else {**wire, "request_id": request_id}
+
+
+def status(failure: Failure) -> int:
+    """This API's status for ``failure``."""
+    return failure.status if failure.status < 500 else _STATUSES.get(failure.kind, failure.status)

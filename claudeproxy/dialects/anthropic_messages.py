@@ -1,0 +1,119 @@
+"""Anthropic Messages: ``system`` and ``messages`` of a body, turned into a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from claudeproxy.messages import Block, Document, FailureError, Image, Message, Text, ToolResult
+
+from .conversation import Conversation
+from .fields import Fields, check_text
+from .media import IMAGE_TYPES, check_base64
+from .shared import note
+
+_LEFT_OUT = ("thinking", "redacted_thinking")
+"""Blocks of earlier answers that the CLI does not replay; a kept process still has its own."""
+
+
+def read_messages(body: Fields, ignored: list[str]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
+    """System prompt parts and conversation of a body.
+
+    :raises FailureError: 400 naming the message and field at fault.
+    """
+    if not body.raw("messages"):
+        raise body.refuse("messages", "must be a list of at least one message")
+    said = Conversation()
+    if isinstance(body.raw("system"), str):
+        said.instruct(body.text("system"))
+    else:
+        for block in body.objects("system"):
+            block.choice("type", ("text",))
+            said.instruct(block.text("text"))
+    for message in body.objects("messages"):
+        if message.choice("role", ("user", "assistant")) == "assistant":
+            said.settle(message.path)
+            content = _content(said, message, ("text", *_LEFT_OUT, "tool_use"), ignored)
+            said.messages.append(Message("assistant", tuple(content)))
+        else:
+            kinds = ("text", "image", "document", "tool_result")
+            content = _content(said, message, kinds, ignored)
+            said.settle(message.path)
+            said.messages.append(Message("user", tuple(content)))
+    return said.closed("messages")
+
+
+def _content(
+    said: Conversation, holder: Fields, kinds: Sequence[str], ignored: list[str]
+) -> list[Block]:
+    value = holder.raw("content")
+    if isinstance(value, str):
+        check_text(value, holder.at("content"))
+        return [Text(value)]
+    if value is None:
+        raise holder.refuse("content", "is required")
+    blocks = (_block(said, block, kinds, ignored) for block in holder.objects("content"))
+    return [block for block in blocks if block is not None]
+
+
+def _block(
+    said: Conversation, block: Fields, kinds: Sequence[str], ignored: list[str]
+) -> Block | None:
+    kind = block.raw("type")
+    if kind not in kinds:
+        raise FailureError.invalid(
+            f"{block.path}: a block of type {kind!r} cannot be used here (only {', '.join(kinds)})",
+            block.path,
+        )
+    if kind == "text":
+        return Text(block.text("text"))
+    if kind == "image":
+        return _image(block.object("source"))
+    if kind == "document":
+        return _document(block, ignored)
+    if kind == "tool_use":
+        arguments = block.object("input").value
+        return said.call(block.text("id"), block.text("name"), arguments, block.at("id"))
+    if kind == "tool_result":
+        call = said.answered(block.text("tool_use_id"), block.at("tool_use_id"))
+        parts: list[Block] = []
+        if block.raw("content") is not None:
+            parts = _content(said, block, ("text", "image", "document"), ignored)
+        results = tuple(part for part in parts if isinstance(part, (Text, Image, Document)))
+        return ToolResult(call, results, block.flag("is_error"))
+    return None
+
+
+def _image(source: Fields) -> Image:
+    if _source_kind(source, ("base64", "url")) == "url":
+        return Image({"type": "url", "url": source.text("url")})
+    kind = source.choice("media_type", IMAGE_TYPES)
+    return Image({"type": "base64", "media_type": kind, "data": _data(source)})
+
+
+def _document(block: Fields, ignored: list[str]) -> Document:
+    source = block.object("source")
+    if block.raw("citations"):
+        note(ignored, "citations")
+    kind = _source_kind(source, ("base64", "text", "url"))
+    if kind == "url":
+        wire = {"type": "url", "url": source.text("url")}
+    elif kind == "text":
+        media = source.choice("media_type", ("text/plain",), "text/plain")
+        wire = {"type": "text", "media_type": media, "data": source.text("data")}
+    else:
+        media = source.choice("media_type", ("application/pdf",))
+        wire = {"type": "base64", "media_type": media, "data": _data(source)}
+    title, context = block.text("title", "") or None, block.text("context", "") or None
+    return Document(wire, title, context)
+
+
+def _source_kind(source: Fields, kinds: Sequence[str]) -> str:
+    if source.raw("type") == "file":
+        raise source.refuse("type", "there is no Files API here; send the data itself")
+    return source.choice("type", kinds)
+
+
+def _data(source: Fields) -> str:
+    data = source.text("data")
+    check_base64(data, source.at("data"))
+    return data

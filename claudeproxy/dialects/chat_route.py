@@ -1,0 +1,25 @@
+"""What is posted to the chat route: chat completions, or a Responses body to be answered as one.
+
+Cursor posts the latter (``input`` and no ``messages``) to any OpenAI base URL.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import chat, responses
+from .chat_answer import Head
+from .fields import Fields
+from .shared import usage_wanted
+
+
+def read(value: Any, ident: str, now: int) -> chat.Chat:
+    """Read a body of either kind.
+
+    :raises FailureError: 400 with the path of the field at fault.
+    """
+    if not isinstance(value, dict) or "messages" in value or "input" not in value:
+        return chat.read(value, ident, now)
+    body = responses.read(value, ident, now)
+    head = Head(f"chatcmpl-{ident}", now, body.request.model)
+    return chat.Chat(body.request, body.ignored, head, usage_wanted(Fields(value)))

@@ -1,0 +1,193 @@
+"""Responses: ``instructions`` and ``input``, turned into a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+from claudeproxy.messages import (
+    Block,
+    Document,
+    Failure,
+    FailureError,
+    Image,
+    Kind,
+    Message,
+    Text,
+    ToolResult,
+    parse_arguments,
+)
+
+from .conversation import Conversation
+from .fields import Fields, check_text
+from .media import document, image
+from .shared import note
+
+Item = Mapping[str, Any]
+
+ELSEWHERE = frozenset(
+    f"{tool}{end}"
+    for tool in (
+        "web_search_call file_search_call computer_call code_interpreter_call local_shell_call "
+        "shell_call apply_patch_call image_generation_call custom_tool_call tool_search_call "
+        "mcp_call mcp_list_tools mcp_approval_request mcp_approval_response compaction"
+    ).split()
+    for end in ("", "_output")
+)
+"""Items about tools that cannot run here: left out of the conversation, and named as ignored."""
+
+
+@frozen
+class Past:
+    """What is stored of earlier responses, as far as a body refers to it.
+
+    ``history``: all items before this body's input, ``None`` when ``previous_response_id`` is
+    unknown. ``items``: items by their id, for ``item_reference``.
+    """
+
+    history: Sequence[Item] | None = ()
+    items: Mapping[str, Item] = field(factory=dict)
+
+
+@frozen
+class Input:
+    """``items``: the body's own items as they are stored, references resolved."""
+
+    system: tuple[str, ...]
+    messages: tuple[Message, ...]
+    items: tuple[Item, ...]
+
+
+def read_input(body: Fields, past: Past, ignored: list[str]) -> Input:
+    """The conversation of a body.
+
+    :raises FailureError: 400 naming the item and field at fault, 404 for an unknown reference.
+    """
+    said = Conversation()
+    said.instruct(body.text("instructions", ""))
+    if past.history is None:
+        given = body.text("previous_response_id")
+        raise FailureError.invalid(
+            f"Previous response with id {given!r} not found.",
+            "previous_response_id",
+            "previous_response_not_found",
+        )
+    for index, item in enumerate(past.history):
+        _item(said, Fields(dict(item), f"previous_response_id[{index}]"), [])
+    own = [_resolved(item, past) for item in _items(body)]
+    for entry in own:
+        _item(said, entry, ignored)
+    system, messages = said.closed("input")
+    return Input(system, messages, tuple(entry.value for entry in own))
+
+
+def _items(body: Fields) -> list[Fields]:
+    value = body.raw("input")
+    if isinstance(value, str):
+        check_text(value, "input")
+        return [Fields({"type": "message", "role": "user", "content": value}, "input")]
+    if value is not None and not isinstance(value, list):
+        raise body.refuse("input", "must be a string or a list of items")
+    if not value:
+        raise body.refuse("input", "is required: a string or a list of at least one item")
+    return list(body.objects("input"))
+
+
+def _resolved(item: Fields, past: Past) -> Fields:
+    if item.raw("type") != "item_reference":
+        return item
+    wanted = item.text("id")
+    found = past.items.get(wanted)
+    if found is None:
+        path = item.at("id")
+        why = "only items of stored responses can be referred to"
+        raise FailureError(
+            Failure(Kind.NOT_FOUND, f"{path}: item {wanted!r} not found: {why}", 404, param=path)
+        )
+    return Fields(dict(found), item.path)
+
+
+def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
+    kind = item.raw("type")
+    if kind is None and "role" in item:
+        kind = "message"
+    if kind == "message":
+        said.settle(item.path)
+        _message(said, item)
+    elif kind == "function_call":
+        if said.messages and said.messages[-1].role == "user":
+            said.settle(item.path)
+        arguments = parse_arguments(item.text("arguments", ""))
+        call = said.call(item.text("call_id"), item.text("name"), arguments, item.at("call_id"))
+        said.messages.append(Message("assistant", (call,)))
+    elif kind == "function_call_output":
+        call_id = said.answered(item.text("call_id"), item.at("call_id"))
+        parts = tuple(
+            part
+            for part in _content(item, "output", ("input_text", "input_image", "input_file"))
+            if isinstance(part, (Text, Image, Document))
+        )
+        said.messages.append(Message("user", (ToolResult(call_id, parts),)))
+    elif kind in ELSEWHERE:
+        note(ignored, f"input.{kind}")
+    elif kind != "reasoning":
+        raise item.refuse("type", f"an item of type {kind!r} cannot be used here")
+
+
+def _message(said: Conversation, item: Fields) -> None:
+    role = item.choice("role", ("user", "assistant", "system", "developer"))
+    if role == "assistant":
+        content = _content(item, "content", ("output_text", "input_text", "text", "refusal"))
+        said.messages.append(Message("assistant", tuple(content)))
+    elif role == "user":
+        kinds = ("input_text", "input_image", "input_file", "output_text", "text")
+        said.messages.append(Message("user", tuple(_content(item, "content", kinds))))
+    else:
+        for block in _content(item, "content", ("input_text", "text")):
+            if isinstance(block, Text):
+                said.instruct(block.text)
+
+
+def _content(item: Fields, name: str, kinds: tuple[str, ...]) -> list[Block]:
+    value = item.raw(name)
+    if value is None:
+        return []
+    if isinstance(value, str):
+        check_text(value, item.at(name))
+        return [Text(value)]
+    return [_part(part, kinds) for part in item.objects(name)]
+
+
+def _part(part: Fields, kinds: tuple[str, ...]) -> Block:
+    kind = part.raw("type")
+    if kind not in kinds:
+        raise FailureError.invalid(
+            f"{part.path}: a part of type {kind!r} cannot be used here (only {', '.join(kinds)})",
+            part.path,
+        )
+    if kind == "refusal":
+        return Text(part.text("refusal"))
+    if kind == "input_image":
+        _no_file_id(part, "image_url")
+        return image(part.text("image_url"), part.at("image_url"))
+    if kind == "input_file":
+        return _file(part)
+    return Text(part.text("text"))
+
+
+def _file(part: Fields) -> Block:
+    if "file_url" in part:
+        url = part.text("file_url")
+        if not url.startswith(("http://", "https://")):
+            raise part.refuse("file_url", "must be an http(s) URL")
+        return Document({"type": "url", "url": url}, title=part.text("filename", "") or None)
+    _no_file_id(part, "file_data")
+    name = part.text("filename", "") or None
+    return document(part.text("file_data"), name, part.at("file_data"))
+
+
+def _no_file_id(part: Fields, instead: str) -> None:
+    if "file_id" in part and instead not in part:
+        raise part.refuse("file_id", f"there are no stored files here; send {instead} instead")

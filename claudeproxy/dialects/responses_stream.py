@@ -1,0 +1,152 @@
+"""Responses: events turned into those of a response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from claudeproxy.messages import (
+    ArgumentsDelta,
+    Block,
+    BlockStarted,
+    Event,
+    Failure,
+    Finished,
+    Kind,
+    Text,
+    TextDelta,
+    Thinking,
+    ThinkingDelta,
+    ToolUse,
+)
+
+from .responses_answer import INCOMPLETE, NAMES, Head, Item, output_text
+from .shapes import error, named, sse
+
+_CODES = {
+    Kind.RATE_LIMIT: "rate_limit_exceeded",
+    Kind.PLAN_LIMIT: "rate_limit_exceeded",
+    Kind.CONTEXT_LENGTH: "context_length_exceeded",
+    Kind.INVALID: "invalid_prompt",
+    Kind.OVERLOADED: "server_is_overloaded",
+}
+"""Codes of ``response.error``; everything else is a ``server_error``."""
+
+
+class ResponsesStream:
+    """Renders the events of an answer into those of a response.
+
+    An item is closed only when the next begins or the answer ends: whether it is complete, the
+    answer's stop reason tells.
+    """
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._sequence = 0
+        self._item: Item | None = None
+        self._output: list[dict[str, Any]] = []
+        self._begun = False
+        self._ended = False
+
+    def render(self, index: int, events: Sequence[Event]) -> bytes:
+        """The SSE bytes for a burst of events."""
+        return b"".join(out for event in events for out in self._event(event))
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self._ended
+
+    def _event(self, event: Event) -> Iterator[bytes]:
+        if not self._begun:
+            self._begun = True
+            yield self._send("response.created", response=self._head.response("in_progress"))
+            yield self._send("response.in_progress", response=self._head.response("in_progress"))
+        if isinstance(event, BlockStarted):
+            yield from self._close("completed")
+            yield from self._open(event.block)
+        elif isinstance(event, (TextDelta, ThinkingDelta, ArgumentsDelta)):
+            yield from self._delta(event)
+        elif isinstance(event, Finished):
+            cut = event.stop_reason in INCOMPLETE
+            yield from self._close("incomplete" if cut else "completed")
+            response = self._head.finished(event, self._output)
+            self._ended = True
+            yield self._send(f"response.{response['status']}", response=response)
+        elif isinstance(event, Failure):
+            self._ended = True
+            yield from self._failed(event)
+
+    def _open(self, block: Block) -> Iterator[bytes]:
+        self._item = item = Item(self._head.ident, len(self._output), block)
+        value = item.value("in_progress")
+        yield self._send("response.output_item.added", output_index=item.place, item=value)
+        if isinstance(block, Text):
+            part = output_text("")
+            yield self._of_item("response.content_part.added", content_index=0, part=part)
+            if block.text:
+                yield from self._text("output_text", block.text, content_index=0, logprobs=[])
+        elif isinstance(block, Thinking) and block.thinking:
+            yield from self._thought(block.thinking)
+
+    def _delta(self, event: TextDelta | ThinkingDelta | ArgumentsDelta) -> Iterator[bytes]:
+        if isinstance(event, TextDelta):
+            yield from self._text("output_text", event.text, content_index=0, logprobs=[])
+        elif isinstance(event, ThinkingDelta):
+            yield from self._thought(event.thinking)
+        else:
+            yield from self._text("function_call_arguments", event.json)
+
+    def _thought(self, text: str) -> Iterator[bytes]:
+        if text and self._item is not None and not self._item.parts:
+            part = {"type": "summary_text", "text": ""}
+            kind = "response.reasoning_summary_part.added"
+            yield self._of_item(kind, summary_index=0, part=part)
+        yield from self._text("reasoning_summary_text", text, summary_index=0)
+
+    def _text(self, kind: str, text: str, **fields: Any) -> Iterator[bytes]:
+        if text and self._item is not None:
+            self._item.parts.append(text)
+            yield self._of_item(f"response.{kind}.delta", delta=text, **fields)
+
+    def _close(self, status: str) -> Iterator[bytes]:
+        item = self._item
+        if item is None:
+            return
+        value = item.value(status)
+        text = item.written
+        if isinstance(item.block, ToolUse):
+            done = {"name": item.block.name, "arguments": value["arguments"]}
+            yield self._of_item("response.function_call_arguments.done", **done)
+        elif isinstance(item.block, Text):
+            whole = {"content_index": 0, "text": text, "logprobs": []}
+            yield self._of_item("response.output_text.done", **whole)
+            part = output_text(text)
+            yield self._of_item("response.content_part.done", content_index=0, part=part)
+        elif text:
+            kind = "response.reasoning_summary_text.done"
+            yield self._of_item(kind, summary_index=0, text=text)
+            kind, part = "response.reasoning_summary_part.done", value["summary"][0]
+            yield self._of_item(kind, summary_index=0, part=part)
+        yield self._send("response.output_item.done", output_index=item.place, item=value)
+        self._output.append(value)
+        self._item = None
+
+    def _failed(self, failure: Failure) -> Iterator[bytes]:
+        # `response.failed` alone raises in no OpenAI SDK, and an `error` event alone is not read
+        # by clients of their own making (Codex): so both.
+        why = named(failure, NAMES)
+        code = failure.code or _CODES.get(failure.kind, "server_error")
+        reason = {"code": code, "message": failure.message}
+        response = self._head.response("failed", self._output, error=reason)
+        yield self._send("response.failed", response=response)
+        yield self._send("error", **reason, param=why.param, **error(why))
+
+    def _of_item(self, kind: str, **fields: Any) -> bytes:
+        assert self._item is not None
+        return self._send(kind, item_id=self._item.id, output_index=self._item.place, **fields)
+
+    def _send(self, kind: str, **fields: Any) -> bytes:
+        event = {"type": kind, "sequence_number": self._sequence, **fields}
+        self._sequence += 1
+        return sse(event, kind)
