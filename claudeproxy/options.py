@@ -120,6 +120,9 @@ class Settings:
     model_alias: tuple[tuple[str, str], ...] = _option(
         "Another name for a model.", values.alias, "NAME=MODEL", repeatable=True
     )
+    no_store: bool = _option(
+        "Keep no answers of the Responses API on disk.", values.flag, default="off"
+    )
     api_key_file: str | None = _option(
         "A file with the key that clients must send, or lines of NAME: KEY.", values.path, "PATH"
     )

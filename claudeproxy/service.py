@@ -23,9 +23,11 @@ from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.options import ConfigError, Settings
-from claudeproxy.web.api import API, Status
+from claudeproxy.web.api import API
 from claudeproxy.web.gate import Gate
+from claudeproxy.web.pages import Status
 from claudeproxy.web.site import LimitedSite
+from claudeproxy.web.store import Store
 
 
 class Claudemax(MultiService):
@@ -55,12 +57,16 @@ class Claudemax(MultiService):
             reactor, self._spawn, Catalogue(dict(settings.model_alias)), _limits(settings)
         )
         self.gate = Gate.make(settings.allow_host, settings.allow_origin, settings.max_body)
-        self.resource: IResource = API(reactor, self.engine, self.gate, self._status).resource()
+        self._store = None if settings.no_store else Store(state(environ) / "responses.sqlite")
+        api = API(reactor, self.engine, self.gate, self._status, self._store)
+        self.resource: IResource = api.resource()
         self.site = LimitedSite(reactor, self.resource, self.gate)
 
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""
         super().startService()
+        if self._store is not None:
+            self._store.open(self._reactor)
         url = self._settings.upstream
         if self._settings.demo:
             url = self._start_demo()
@@ -90,6 +96,8 @@ class Claudemax(MultiService):
         stopped = super().stopService()
         if stopped is not None:
             await stopped
+        if self._store is not None:
+            self._store.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -164,14 +172,18 @@ def make_service(
     return daemon
 
 
+def state(environ: dict[str, str]) -> Path:
+    """The directory for what outlives the daemon."""
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return Path(environ.get("XDG_STATE_HOME") or Path(home, ".local", "state"), "claudemax")
+
+
 def working_directory(environ: dict[str, str]) -> str:
     """The CLI's working directory: always the same, private and empty. Its path shows upstream.
 
     :raises ConfigError: when something is in it, or it cannot be made.
     """
-    home = environ.get("HOME") or os.path.expanduser("~")
-    state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
-    directory = Path(state, "claudemax", "empty")
+    directory = state(environ) / "empty"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)

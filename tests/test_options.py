@@ -54,6 +54,7 @@ def test_defaults() -> None:
         "allow_host": (),
         "allow_origin": (),
         "model_alias": (),
+        "no_store": False,
         "api_key_file": None,
     }
 

@@ -18,6 +18,7 @@ from claudeproxy.messages import Event, Message, Request, ToolResult
 
 from .models import ModelInfo
 from .session import Doomed, Output, Ready, Session, Settled, State, Window, Write
+from .setup import Setup
 
 GRACE = 1.0
 """Seconds between TERM and KILL."""
@@ -76,16 +77,21 @@ class CLIProcess(ProcessProtocol):
         """The ids of the calls it is parked on."""
         return self._session.calls
 
+    @property
+    def setup(self) -> Setup | None:
+        """What it is set up with; ``None`` while it fits any request."""
+        return self._session.setup
+
+    def prime(self, setup: Setup) -> None:
+        """Prepare it for conversations that need ``setup``, and for no others."""
+        self._apply(self._session.prime(setup))
+
     def open(
-        self,
-        listener: Listener,
-        request: Request,
-        flags: Mapping[str, Any],
-        schema: Mapping[str, Any] | None = None,
+        self, listener: Listener, request: Request, setup: Setup, flags: Mapping[str, Any]
     ) -> None:
         """A whole conversation, on a process that has none yet."""
         self._begin(listener)
-        self._apply(self._session.open(request, flags, schema))
+        self._apply(self._session.open(request, setup, flags))
 
     def extend(self, listener: Listener, message: Message, flags: Mapping[str, Any]) -> None:
         """The next message of the conversation it holds."""

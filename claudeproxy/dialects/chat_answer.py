@@ -50,7 +50,7 @@ class Head:
     legacy: bool = False
 
     def object(self, kind: str, **rest: Any) -> dict[str, Any]:
-        """The outer object of kind ``chat.completion`` or ``chat.completion.chunk``."""
+        """The outer object of the kind that OpenAI calls so (``chat.completion`` …)."""
         return {
             "id": self.id,
             "object": kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -41,7 +41,7 @@ class Limits:
 
 
 class Answers:
-    """All answers to one request: ``n`` turns, handled as one."""
+    """All answers to what was asked at once: so many turns, handled as one."""
 
     def __init__(self, turns: list[Turn], ignored: tuple[str, ...]) -> None:
         self.turns = turns
@@ -114,29 +114,38 @@ class Engine:
     def ask(self, request: Request, sink: Sink) -> Answers:
         """Answer ``request``; its events go to ``sink``.
 
-        :raises FailureError: for what can be refused before any process is touched.
+        :raises FailureError: for what can be refused before any process is touched. Its ``param``
+            is a field of :class:`Request`.
         """
-        model = self._check(request)
-        self.admission.check(request.n)
-        ignored = turn_settings(request, model).ignored
-        single = evolve(request, n=1)
+        return self.ask_all((request,), sink)
+
+    def ask_all(self, requests: Sequence[Request], sink: Sink) -> Answers:
+        """Answer several requests as one; the indices of their answers go through all of them.
+
+        :raises FailureError: as :meth:`ask` does.
+        """
+        models = [self._check(request) for request in requests]
+        self.admission.check(sum(request.n for request in requests))
+        ignored = turn_settings(requests[0], models[0]).ignored
         turns: list[Turn] = []
-        for index in range(request.n):
-            turns.append(Turn(self._means, single, model, _to(sink, index)))
+        for request, model in zip(requests, models, strict=True):
+            single = evolve(request, n=1)
+            for _ in range(request.n):
+                turns.append(Turn(self._means, single, model, _to(sink, len(turns))))
         answers = Answers(turns, ignored)
         self._turns.add(answers)
         answers.done.addBoth(lambda _: self._turns.discard(answers))
         return answers
 
     def _check(self, request: Request) -> ModelInfo:
-        for index, tool in enumerate(request.tools):
+        for tool in request.tools:
             if tool.name in RESERVED:
                 raise FailureError.invalid(
                     f"the Claude CLI keeps the tool name {tool.name!r} for itself",
-                    f"tools[{index}].function.name",
+                    "tools",
                 )
         if request.schema:
-            check_schema(request.schema, "response_format.json_schema.schema")
+            check_schema(request.schema, "schema")
         return self.catalogue.resolve(request.model)
 
     def stop(self, drain: float) -> Deferred[None]:

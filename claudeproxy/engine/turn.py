@@ -13,6 +13,7 @@ from claudeproxy.cli.models import ModelInfo
 from claudeproxy.cli.process import CLIProcess
 from claudeproxy.cli.session import State
 from claudeproxy.cli.settings import turn_settings
+from claudeproxy.cli.setup import Setup
 from claudeproxy.messages import (
     Assembly,
     BlockStopped,
@@ -193,7 +194,9 @@ class _Attempt:
         kept = None
         if not schema_by_tool:
             kept = self._means.conversations.resume(request, self._model.name)
-        process = kept.process if kept else await self._means.pool.claim()
+        schema = (request.schema or {"type": "object"}) if schema_by_tool else None
+        setup = Setup.of(request, schema)
+        process = kept.process if kept else await self._means.pool.claim(setup)
         self._process = process
         self._watch = Watch(self._means.reactor, self._means.deadlines, self._expire)
         if self._paused:
@@ -201,8 +204,7 @@ class _Attempt:
         try:
             if kept is None:
                 self.way = "warm"
-                schema = (request.schema or {"type": "object"}) if schema_by_tool else None
-                process.open(self, request, flags, schema)
+                process.open(self, request, setup, flags)
             elif kept.results:
                 self.way = "parked"
                 process.answer(self, kept.results, flags)

@@ -14,7 +14,7 @@ from claudeproxy.dialects.shapes import Stream
 from claudeproxy.engine.engine import Answers
 from claudeproxy.messages import Assembly, Event, Failure, Finished
 
-from .replies import refuse
+from .replies import Refusal, refuse
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a comment is sent, and the headers if they are still held."""
@@ -30,10 +30,14 @@ class Streamed:
     The headers are held until the first event, so that an early failure has its own status.
     """
 
-    def __init__(self, reactor: Any, request: Any, renderer: Stream) -> None:
+    def __init__(
+        self, reactor: Any, request: Any, renderer: Stream, refusal: Refusal | None = None
+    ) -> None:
+        """``refusal``: how an early failure is worded."""
         self._reactor = reactor
         self._request = request
         self._renderer = renderer
+        self._refusal = refusal
         self._headers: Callable[[], Mapping[str, str]] = dict
         self._answers: Answers | None = None
         self._stall: Any = None
@@ -58,7 +62,7 @@ class Streamed:
         if isinstance(events[-1], Failure):
             self.failure = events[-1]
         if not self._committed and self.failure is not None:
-            self._request.write(refuse(self._request, self.failure))
+            self._request.write(refuse(self._request, self.failure, self._refusal))
             self._end()
             return
         data = self._renderer.render(index, events)

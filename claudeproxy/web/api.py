@@ -2,190 +2,206 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
-from attrs import frozen
 from klein import Klein
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
-from claudeproxy.dialects import chat
+from claudeproxy.dialects import anthropic, chat_route, completions, responses
+from claudeproxy.dialects.responses_input import Past
 from claudeproxy.dialects.shapes import Exchange
-from claudeproxy.engine.catalogue import Entry
-from claudeproxy.engine.engine import Answers, Engine
+from claudeproxy.engine.engine import Engine
 from claudeproxy.messages import Failure, FailureError, Kind
 
-from .answers import Collected, Streamed
-from .gate import Gate, is_json
-from .replies import refuse, reply
+from .bodies import read_json
+from .gate import Gate
+from .pages import Status, health, model_list, model_object
+from .replies import refuse, reply, request_id
+from .store import Store, Stored
+from .turns import Turns
 
-MAX_DEPTH = 100
-"""Levels of a JSON body."""
+ROUTES = (
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/completions",
+    "/v1/models",
+    "/health",
+)
+"""What this server has; each below ``/v1`` also without it."""
 
-_LISTED_SINCE = 1_700_000_000
-"""``created`` of every model: the CLI does not tell."""
+Read = Callable[[Any, str, int], Exchange]
+"""A dialect's way in; see :class:`~claudeproxy.dialects.shapes.Exchange`."""
+
+_app = Klein()
 
 
-@frozen
-class Status:
-    """What ``GET /health`` says. ``logged_in`` is as last known, ``None`` while unknown."""
+def _route(path: str, method: str) -> Callable[[Any], Any]:
+    """A route below ``/v1``, and without it."""
 
-    cli_version: str
-    upstream: str
-    logged_in: bool | None
+    def mark(handler: Any) -> Any:
+        for prefix in ("/v1", ""):
+            _app.route(f"{prefix}{path}", methods=[method])(handler)
+        return handler
+
+    return mark
 
 
 class API:
     """All endpoints over one engine."""
 
-    app = Klein()
+    app = _app
     log = Logger()
 
     def __init__(
-        self, reactor: Any, engine: Engine, gate: Gate, status: Callable[[], Status]
+        self,
+        reactor: Any,
+        engine: Engine,
+        gate: Gate,
+        status: Callable[[], Status],
+        store: Store | None = None,
     ) -> None:
-        self._reactor = reactor
+        """``store``: where responses are kept; without one they are not."""
         self._engine = engine
         self._gate = gate
         self._status = status
+        self._store = store
+        self._turns = Turns(reactor, engine)
 
     def resource(self) -> IResource:
         """The resource tree, to be mounted in any site."""
         return self.app.resource()
 
-    # -- chat --
+    # -- turns --
 
-    @app.route("/v1/chat/completions", methods=["POST"])
-    async def chat_completions(self, request: Request) -> bytes:
-        """One turn, streamed or whole."""
-        return await self._answer(request, chat.read)
+    @_route("/chat/completions", "POST")
+    async def create_chat_completion(self, request: Request) -> bytes:
+        """One turn of chat, streamed or whole."""
+        return await self._answer(request, chat_route.read)
+
+    @_route("/completions", "POST")
+    async def create_completion(self, request: Request) -> bytes:
+        """Legacy completions, streamed or whole."""
+        return await self._answer(request, completions.read)
+
+    @_route("/messages", "POST")
+    async def create_message(self, request: Request) -> bytes:
+        """One turn in Anthropic's own format, streamed or whole."""
+        return await self._answer(request, anthropic.read)
+
+    @_route("/messages/count_tokens", "POST")
+    def count_tokens(self, request: Request) -> bytes:
+        """An estimate: see :func:`~claudeproxy.dialects.anthropic.count`."""
+        asked, tokens = anthropic.count(self._body(request))
+        self._engine.catalogue.resolve(asked.model)
+        request.setHeader(b"x-claudemax-estimate", b"true")
+        return reply(request, {"input_tokens": tokens})
+
+    @_route("/responses", "POST")
+    async def create_response(self, request: Request) -> bytes:
+        """A response, streamed or whole, and kept if there is a store and nothing against it."""
+        body = self._body(request)
+        past = await self._past(responses.references(body))
+        exchange = responses.read(body, _ident(request), int(time.time()), past)
+        store = self._store
+
+        def keep(response: dict[str, Any]) -> None:
+            assert store is not None
+            store.put(Stored(response, exchange.items, exchange.previous))
+
+        return await self._turns.serve(request, exchange, keep if exchange.keep else None)
+
+    async def _past(self, wanted: responses.References) -> Past | None:
+        if self._store is None:
+            return None
+        items = {}
+        for ident in wanted.responses:
+            found = await self._store.get(ident)
+            items.update({item["id"]: item for item in found.output} if found else {})
+        if wanted.previous is None:
+            return Past(items=items)
+        chain = await self._store.chain(wanted.previous)
+        if chain is None:
+            return Past(None, items)
+        history = [item for stored in chain for item in (*stored.items, *stored.output)]
+        return Past(history, items)
 
     async def _answer(self, request: Request, read: Read) -> bytes:
-        """Serve the turn that the body asks for in the dialect of ``read``."""
-        exchange = read(self._body(request), uuid4().hex, int(time.time()))
-        began = self._reactor.seconds()
-        sink: Streamed | Collected
-        if exchange.request.stream:
-            sink = Streamed(self._reactor, request, exchange.stream())
-        else:
-            sink = Collected(exchange.request.n)
-        answers = self._engine.ask(exchange.request, sink.events)
+        exchange = read(self._body(request), _ident(request), int(time.time()))
+        return await self._turns.serve(request, exchange)
 
-        def headers() -> dict[str, str]:
-            return _about(answers, exchange.ignored)
+    # -- stored responses --
 
-        try:
-            if isinstance(sink, Streamed):
-                sink.follow(answers, headers)
-            await sink.done
-        finally:
-            answers.cancel()
-            if isinstance(sink, Streamed):
-                sink.close()
-            self._report(request, exchange.request.model, answers.way, began, sink.failure)
-        if isinstance(sink, Streamed):
-            return b""
-        if sink.failure is not None:
-            raise FailureError(sink.failure)
-        for name, value in headers().items():
-            request.setHeader(name.encode(), value.encode())
-        return reply(request, exchange.whole(sink.answers()))
+    @_route("/responses/<ident>", "GET")
+    async def response(self, request: Request, ident: str) -> bytes:
+        """A stored response."""
+        self._enter(request)
+        if b"true" in request.args.get(b"stream", ()):
+            raise FailureError.invalid("stored responses are not streamed", "stream")
+        found = await self._store.get(ident) if self._store else None
+        if found is None:
+            raise self._no_response(ident)
+        return reply(request, found.response)
 
-    def _report(
-        self, request: Request, model: str, way: str, began: float, failure: Failure | None
-    ) -> None:
-        self.log.info(
-            "{request_id} {model} {way} {outcome} {seconds:.2f}s",
-            request_id=_request_id(request),
-            model=model,
-            way=way or "-",
-            outcome=f"{failure.status} {failure.kind.value}" if failure else "ok",
-            seconds=self._reactor.seconds() - began,
-        )
+    @_route("/responses/<ident>", "DELETE")
+    async def delete_response(self, request: Request, ident: str) -> bytes:
+        """Forget a stored response."""
+        self._enter(request)
+        if self._store is None or not await self._store.delete(ident):
+            raise self._no_response(ident)
+        return reply(request, {"id": ident, "object": "response", "deleted": True})
+
+    def _no_response(self, ident: str) -> FailureError:
+        why = "" if self._store else " This server runs with --no-store."
+        message = f"Response with id {ident!r} not found.{why}"
+        return FailureError(Failure(Kind.NOT_FOUND, message, 404))
 
     # -- models and health --
 
-    @app.route("/v1/models", methods=["GET"])
+    @_route("/models", "GET")
     def models(self, request: Request) -> bytes:
         """What the catalogue knows now."""
         self._enter(request)
-        data = [_model_object(entry) for entry in self._engine.catalogue.entries()]
-        listing = {
-            "object": "list",
-            "data": data,
-            "has_more": False,
-            "first_id": data[0]["id"],
-            "last_id": data[-1]["id"],
-        }
-        return reply(request, listing)
+        return reply(request, model_list(self._engine.catalogue.entries()))
 
-    @app.route("/v1/models/<path:name>", methods=["GET"])
+    @_route("/models/<path:name>", "GET")
     def model(self, request: Request, name: str) -> bytes:
         """One model, under any name a request could use for it."""
         self._enter(request)
-        return reply(request, _model_object(self._engine.catalogue.entry(name)))
+        return reply(request, model_object(self._engine.catalogue.entry(name)))
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
         """Whether turns can be served; spends no quota and starts no process."""
         self._enter(request)
-        status = self._status()
-        pool, admission = self._engine.pool, self._engine.admission
-        return reply(
-            request,
-            {
-                "status": "ok" if pool.failures == 0 else "degraded",
-                "provider": "claude-code-cli",
-                "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
-                "cli_version": status.cli_version,
-                "upstream": status.upstream,
-                "logged_in": status.logged_in,
-                "processes": {
-                    "warm": pool.warm,
-                    "starting": pool.starting,
-                    "kept": len(self._engine.conversations),
-                    "failed_starts": pool.failures,
-                },
-                "turns": {"running": admission.running, "waiting": admission.waiting},
-            },
-        )
+        return reply(request, health(self._engine, self._status()))
 
     # -- what every route needs --
 
     def _enter(self, request: Request) -> None:
-        request.setHeader(b"x-request-id", _request_id(request).encode())
+        ident = request_id(request).encode()
+        request.setHeader(b"x-request-id", ident)
+        request.setHeader(b"request-id", ident)
         failure = self._gate.refusal(request.requestHeaders)
         if failure is not None:
             raise FailureError(failure)
 
     def _body(self, request: Request) -> Any:
         self._enter(request)
-        if not is_json(request.requestHeaders):
-            raise FailureError(Failure(Kind.INVALID, "content-type must be application/json", 415))
-        raw = request.content.read() if request.content is not None else b""
-        try:
-            value = json.loads(raw, parse_constant=_no_constant)
-        except RecursionError:
-            raise FailureError.invalid("the body is nested too deeply") from None
-        except ValueError as error:
-            raise FailureError.invalid(f"the body is not valid JSON: {error}") from None
-        if _deeper_than(value, MAX_DEPTH):
-            raise FailureError.invalid(f"the body is nested deeper than {MAX_DEPTH} levels")
-        return value
+        return read_json(request)
 
     @app.handle_errors(FailureError)
     def _failed(self, request: Any, reason: Any) -> bytes:
         return refuse(request, reason.value.failure)
 
     @app.handle_errors(HTTPException)
-    def _no_route(self, request: Request, reason: Any) -> bytes:
+    def _no_route(self, request: Any, reason: Any) -> bytes:
         self._enter(request)
         path = request.path.decode("latin-1")
         method = request.method.decode("latin-1")
@@ -194,70 +210,18 @@ class API:
         else:
             failure = Failure(
                 Kind.NOT_FOUND,
-                f"there is no {path} here; this server has {', '.join(_ROUTES)}",
+                f"there is no {path} here; this server has {', '.join(ROUTES)}",
                 404,
                 code="unknown_url",
             )
         return refuse(request, failure)
 
     @app.handle_errors(Exception)
-    def _broken(self, request: Request, reason: Any) -> bytes:
+    def _broken(self, request: Any, reason: Any) -> bytes:
         self.log.failure("a request broke", failure=reason)
         return refuse(request, Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500))
 
 
-_ROUTES = ("/v1/chat/completions", "/v1/models", "/health")
-
-
-Read = Callable[[Any, str, int], Exchange]
-"""A dialect's way in; see :class:`~claudeproxy.dialects.shapes.Exchange`."""
-
-
-def _about(answers: Answers, ignored: tuple[str, ...]) -> dict[str, str]:
-    """What the reply's headers tell of how it was served."""
-    about = {
-        "x-claudemax-process": answers.way,
-        "x-claudemax-queue-ms": str(round(answers.queued * 1000)),
-    }
-    ignored += answers.ignored
-    if ignored:
-        about["x-claudemax-ignored"] = ", ".join(ignored)
-    return about
-
-
-def _request_id(request: Any) -> str:
-    known: str | None = getattr(request, "claudemax_id", None)
-    if known is None:
-        known = request.claudemax_id = f"req_{uuid4().hex}"
-    return known
-
-
-def _model_object(entry: Entry) -> Mapping[str, Any]:
-    """One object for both families: OpenAI's fields and Anthropic's."""
-    return {
-        "id": entry.id,
-        "object": "model",
-        "created": _LISTED_SINCE,
-        "owned_by": "anthropic",
-        "type": "model",
-        "display_name": entry.title,
-        "created_at": datetime.fromtimestamp(_LISTED_SINCE, timezone.utc).isoformat(),
-    }
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _deeper_than(value: Any, limit: int) -> bool:
-    level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(limit):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
+def _ident(request: Any) -> str:
+    """What the ids of a reply are made of: the request's own."""
+    return request_id(request).removeprefix("req_")

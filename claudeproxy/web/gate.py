@@ -9,55 +9,128 @@ from twisted.web.http_headers import Headers
 
 from claudeproxy.messages import Failure, Kind
 
+from .keys import Keys, offered
+
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+EXPOSED = (
+    "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
+    "x-claudemax-ignored, x-claudemax-process, x-claudemax-queue-ms"
+)
+"""The headers of a reply that a page of an allowed origin may read besides the usual ones."""
+
+PREFLIGHT_SECONDS = 600
+"""For how long a browser need not ask again."""
+
+_VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 
 
 @frozen
 class Gate:
     """``hosts``: names accepted in ``Host`` besides the loopback ones, against DNS rebinding.
-    ``origins``: web origins whose pages may call; ``max_body``: bytes."""
+    ``origins``: web origins whose pages may call; ``max_body``: bytes; ``keys``: one of them must
+    be sent, if there are any."""
 
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
     max_body: int = 64 * 1024 * 1024
+    keys: Keys | None = None
 
     @classmethod
-    def make(cls, hosts: Iterable[str], origins: Iterable[str], max_body: int) -> Gate:
+    def make(
+        cls, hosts: Iterable[str], origins: Iterable[str], max_body: int, keys: Keys | None = None
+    ) -> Gate:
         """A gate from the settings' lists."""
         return cls(
             frozenset(host.lower() for host in hosts),
             frozenset(origin.rstrip("/").lower() for origin in origins),
             max_body,
+            keys,
         )
 
-    def refusal(self, headers: Headers) -> Failure | None:
-        """Why a request with these headers is not let in."""
+    def refusal(
+        self, headers: Headers, *, unix: bool = False, keyless: bool = False
+    ) -> Failure | None:
+        """Why a request with these headers is not let in.
+
+        ``unix``: it came over a unix socket. No web page can reach one, so any ``Host`` will do.
+        ``keyless``: what it asks for is there without a key; a wrong key is refused all the same.
+        """
         host = _one(headers, "host")
-        if host is None or _hostname(host) not in LOOPBACK | self.hosts:
+        if not unix and not self._answers_for(host):
             return _forbidden(
                 f"this server does not answer for the host {host!r}; --allow-host adds a name"
             )
         origin = _one(headers, "origin")
-        if origin is not None and not self.allows_origin(origin):
+        if headers.hasHeader("origin") and not self.allows_origin(origin):
             return _forbidden(
                 f"web pages of {origin!r} may not call this server; --allow-origin adds one"
             )
         if origin is None and _one(headers, "sec-fetch-site") == "cross-site":
             return _forbidden("requests from other sites' pages are refused")
+        if self.keys is not None and self.key_name(headers) is None:
+            sent = headers.hasHeader("authorization") or headers.hasHeader("x-api-key")
+            if sent or not keyless:
+                return _no_key(sent)
         length = _one(headers, "content-length") or "0"
         if length.isdigit() and int(length) > self.max_body:
             return self.too_large()
         return None
 
-    def allows_origin(self, origin: str) -> bool:
+    def key_name(self, headers: Headers) -> str | None:
+        """The name of the key that was sent; fit for logs, as the key is not."""
+        if self.keys is None:
+            return None
+        sent = offered(_one(headers, "authorization"), _one(headers, "x-api-key"))
+        return self.keys.name_of(sent)
+
+    def shows_all(self, headers: Headers) -> bool:
+        """Whether the sender may see more than that the daemon is up."""
+        return self.keys is None or self.key_name(headers) is not None
+
+    def allows_origin(self, origin: str | None) -> bool:
         """Whether pages of ``origin`` may call."""
-        return origin.lower() in self.origins
+        return origin is not None and origin.lower() in self.origins
+
+    def for_page(self, headers: Headers) -> dict[str, str]:
+        """The headers with which a reply can be read by the page that asked: none, as a rule."""
+        origin = _one(headers, "origin")
+        if origin is None or not self.allows_origin(origin):
+            return {}
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": EXPOSED,
+            "vary": "Origin",
+        }
+
+    def preflight(self, method: bytes, headers: Headers) -> dict[str, str] | None:
+        """The headers of the reply to a browser that asks whether a page may call; ``None`` when
+        the request is something else. Browsers send no key with this question."""
+        origin = _one(headers, "origin")
+        wanted = _one(headers, "access-control-request-method")
+        if method != b"OPTIONS" or wanted is None or not self.allows_origin(origin):
+            return None
+        reply = {
+            "access-control-allow-origin": origin or "",
+            "access-control-allow-methods": wanted,
+            "access-control-max-age": str(PREFLIGHT_SECONDS),
+            "vary": _VARY,
+        }
+        names = _one(headers, "access-control-request-headers")
+        if names is not None:
+            reply["access-control-allow-headers"] = names
+        return reply
 
     def too_large(self) -> Failure:
         """413 for a body over the limit."""
         return Failure(
             Kind.TOO_LARGE, f"the body is larger than {self.max_body} bytes (--max-body)", 413
         )
+
+    def _answers_for(self, host: str | None) -> bool:
+        if host is None:
+            return False
+        return bool({host.lower(), _hostname(host)} & (LOOPBACK | self.hosts))
 
 
 def is_json(headers: Headers) -> bool:
@@ -80,3 +153,12 @@ def _hostname(host: str) -> str:
 
 def _forbidden(message: str) -> Failure:
     return Failure(Kind.PERMISSION, message, 403)
+
+
+def _no_key(sent: bool) -> Failure:
+    message = (
+        "the key is not one of those in --api-key-file"
+        if sent
+        else "a key is needed: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
+    )
+    return Failure(Kind.AUTHENTICATION, message, 401, code="invalid_api_key")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
+from claudeproxy.dialects import anthropic
 from claudeproxy.dialects.shapes import error
 from claudeproxy.messages import Failure, Kind
 
 PATIENCE = 120
 """Seconds beyond which SDKs do not retry by themselves; so they are told not to try at all."""
+
+_PHRASED = frozenset(status.value for status in HTTPStatus)
+
+Refusal = Callable[[Failure], tuple[int, dict[str, Any]]]
+"""How a dialect words a failure: status and body."""
 
 
 def failure_headers(failure: Failure) -> dict[str, str]:
@@ -31,6 +38,14 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
+def request_id(request: Any) -> str:
+    """The id of a request, minted when it is first asked for."""
+    known: str | None = getattr(request, "claudemax_id", None)
+    if known is None:
+        known = request.claudemax_id = f"req_{uuid4().hex}"
+    return known
+
+
 def reply(request: Any, value: Mapping[str, Any], status: int = 200) -> bytes:
     """Set status and headers of ``request`` for a JSON body, and return that body."""
     body = json_bytes(value)
@@ -40,16 +55,21 @@ def reply(request: Any, value: Mapping[str, Any], status: int = 200) -> bytes:
     return body
 
 
-def refuse(request: Any, failure: Failure) -> bytes:
-    """The reply to a request that failed before anything of an answer was sent."""
+def refuse(request: Any, failure: Failure, refusal: Refusal | None = None) -> bytes:
+    """The reply to a request that failed before anything of an answer was sent.
+
+    Without the ``refusal`` of the dialect its body was read in, its path tells the dialect.
+    """
     for name, value in failure_headers(failure).items():
         request.setHeader(name.encode(), value.encode())
-    return reply(request, error(failure), failure.status)
+    status, body = (refusal or _of_path(request.path, request_id(request)))(failure)
+    return reply(request, body, status)
 
 
-def raw_refusal(failure: Failure) -> bytes:
+def raw_refusal(failure: Failure, path: bytes = b"") -> bytes:
     """A whole HTTP response, for a connection that has no request to reply to (yet)."""
-    body = json_bytes(error(failure))
+    status, value = _of_path(path)(failure)
+    body = json_bytes(value)
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),
@@ -57,5 +77,11 @@ def raw_refusal(failure: Failure) -> bytes:
         **failure_headers(failure),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    phrase = HTTPStatus(failure.status).phrase
-    return f"HTTP/1.1 {failure.status} {phrase}\r\n{lines}\r\n".encode() + body
+    phrase = HTTPStatus(status).phrase if status in _PHRASED else "Overloaded"
+    return f"HTTP/1.1 {status} {phrase}\r\n{lines}\r\n".encode() + body
+
+
+def _of_path(path: bytes, ident: str | None = None) -> Refusal:
+    if path.removeprefix(b"/v1").startswith(b"/messages"):
+        return lambda failure: anthropic.refusal(failure, ident)
+    return lambda failure: (failure.status, error(failure))

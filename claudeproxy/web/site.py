@@ -122,7 +122,7 @@ class Channel(HTTPChannel):
         self._refusing = True
         self.persistent = False
         self.setTimeout(None)
-        self.transport.write(raw_refusal(failure))
+        self.transport.write(raw_refusal(failure, getattr(self, "_path", b"")))
         self.site.reactor.callLater(LINGER_SECONDS, self.loseConnection)
 
 

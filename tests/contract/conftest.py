@@ -30,13 +30,14 @@ def claude(request):
 def stage(claude, tmp_path_factory):
     """Starts CLIs that live as long as the module: ``await stage(login="key", **demo)``.
 
-    ``login``: ``key``, ``oauth`` or ``none``; ``plant``: called with the stage before the start.
+    ``login``: ``key``, ``oauth`` or ``none``; ``plant``: called with the stage before the start;
+    ``more``: variables for the CLI beyond those the daemon gives it.
     """
     stages = []
 
-    async def start(*, login="key", plant=None, launch_from=(), **demo):
+    async def start(*, login="key", plant=None, more=(), **demo):
         folder = tmp_path_factory.mktemp("stage").resolve()
-        made = Stage(claude, folder, login=login, launch_from=dict(launch_from), **demo)
+        made = Stage(claude, folder, login=login, more=dict(more), **demo)
         if plant is not None:
             plant(made)
         stages.append(made)
@@ -46,3 +47,9 @@ def stage(claude, tmp_path_factory):
     yield start
     for made in stages:
         run(made.close())
+
+
+@pytest.fixture(scope="session")
+def newest(claude):
+    """Whether it is the newest CLI, for the facts in which the two differ."""
+    return claude == launch.bundled()

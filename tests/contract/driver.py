@@ -271,7 +271,7 @@ class Turn:
 class Stage:
     """A CLI in front of a stand-in, in directories of its own under ``folder``."""
 
-    def __init__(self, executable, folder, *, login, launch_from, **demo):
+    def __init__(self, executable, folder, *, login, more, **demo):
         self.executable = executable
         self.folder = folder
         self.home, self.config, self.tmp = (folder / name for name in ("home", "config", "tmp"))
@@ -281,12 +281,12 @@ class Stage:
         self.cli = CLI()
         self.demo = DemoUpstream(reactor, **demo)
         self._login = login
+        self._more = more
         self._environ = {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "HOME": str(self.home),
             "TMPDIR": str(self.tmp),
-            **launch_from,
         }
 
     async def start(self):
@@ -300,12 +300,12 @@ class Stage:
         """``login``: ``key`` is what ``--upstream`` does, the others what a user's machine has."""
         if self._login == "key":
             upstream = launch.Upstream(self.url, "any", str(self.config))
-            return launch.environment(self._environ, upstream)
+            return {**launch.environment(self._environ, upstream), **self._more}
         variables = launch.environment(self._environ)
         variables["ANTHROPIC_BASE_URL"] = self.url
         if self._login == "oauth":
             variables["CLAUDE_CODE_OAUTH_TOKEN"] = "any"
-        return variables
+        return {**variables, **self._more}
 
     async def close(self):
         await self.cli.kill()

@@ -75,6 +75,7 @@ LINES = {
     "look": assistant(call("toolu_3"), id="msg_same"),
     "looked": user(result("toolu_3", text("y")), query=False),
     "same id": assistant("Done.", id="msg_same"),
+    "fine": assistant("Fine."),
     "wide": user(image(png(2100, 4)), query=False),
     "after": assistant("Wide."),
     "blank": user(" \n ", query=False),
@@ -171,8 +172,8 @@ def test_blank_blocks_are_dropped(replay):
 
 
 def test_equal_message_ids_are_merged(replay):
-    """The second line is drawn into the first, in front of the result between them."""
-    assert replay.messages[7] == ("assistant", [call("toolu_3"), text("Done.")])
+    """The second line is drawn into the first, over the result between them."""
+    assert replay.messages[7] == ("assistant", [text("Done."), call("toolu_3")])
 
 
 def test_images_over_2000_pixels_are_resized_and_a_text_says_so(replay):

@@ -165,10 +165,15 @@ def test_blocks_of_a_message_stay_apart(talk):
     assert talk["several"].said == [text("one"), text("two\n"), text("  three")]
 
 
-@pytest.mark.parametrize("why", ["max_tokens", "refusal", "unknown tool", "broken arguments"])
+@pytest.mark.parametrize("why", ["max_tokens", "unknown tool", "broken arguments"])
 def test_the_cli_goes_on_by_itself(talk, why):
     """A second request that nobody asked for: this is why we kill at ``message_delta``."""
     assert len(talk[why].requests) == 2
+
+
+def test_a_refusal_is_not_asked_again(talk):
+    """Thanks to ``CLAUDE_CODE_DISABLE_REFUSAL_RETRY``."""
+    assert len(talk["refusal"].requests) == 1
 
 
 @pytest.mark.parametrize("name", ["broken in a block", "cut in a block"])
@@ -180,7 +185,7 @@ def test_a_stream_broken_in_its_first_block_is_not_asked_again(talk, name):
 def test_a_stream_broken_in_its_first_block_gets_an_end_without_stop_reason(talk, name):
     """The CLI makes up the missing end, so ``message_stop`` alone does not mean a whole answer."""
     *before, delta, stop = talk[name].events
-    assert before == [*IN_A_BLOCK, {"type": "content_block_stop", "index": 0}]
+    assert before == [*IN_A_BLOCK, {"type": "content_block_stop", "index": 1}]
     assert delta["type"] == "message_delta" and delta["delta"]["stop_reason"] is None
     assert stop["type"] == "message_stop"
 
@@ -196,7 +201,7 @@ def test_a_stream_broken_after_a_block_is_asked_again(talk):
     """Even with no retries allowed: three times "Resume directly from where it stops"."""
     broken = talk["broken after a block"]
     assert len(broken.requests) == 4
-    assert "cut off mid-stream" in conversation(broken.requests[1].body)[-1][1][0]["text"]
+    assert "cut off mid-stream" in str(broken.requests[1].body["messages"][-1])
 
 
 @pytest.mark.parametrize("name", ["broken in a block", "cut in a block", "broken after a block"])

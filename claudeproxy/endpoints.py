@@ -1,0 +1,87 @@
+"""Which endpoints can only be reached from this machine: the ones served without a key.
+
+Nothing listens here. An endpoint is made from its description and told to listen, on a reactor
+that only takes down where it would have.
+"""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from typing import Any, NoReturn
+
+from attrs import field, frozen
+from twisted.internet import endpoints
+from twisted.internet.protocol import Factory
+
+_JUDGED = (
+    endpoints.TCP4ServerEndpoint,
+    endpoints.TCP6ServerEndpoint,
+    endpoints.SSL4ServerEndpoint,
+    endpoints.UNIXServerEndpoint,
+    endpoints.AdoptedStreamServerEndpoint,
+)
+
+
+def is_local(description: str) -> bool:
+    """Whether only this machine can reach the endpoint that ``description`` is about.
+
+    A kind of endpoint that is not known here counts as one that others reach.
+
+    :raises ValueError: when it describes no endpoint; the text says why, in one line.
+    """
+    notes = _Notes()
+    try:
+        endpoint = endpoints.serverFromString(notes, description)  # type: ignore[no-untyped-call]
+    except Exception as error:  # a certificate that is none raises what OpenSSL likes
+        raise ValueError(_reason(error)) from None
+    if not isinstance(endpoint, _JUDGED):
+        return False
+    endpoint.listen(Factory()).addErrback(lambda reason: reason.trap(_NotReally))
+    return notes.places != [] and all(notes.places)
+
+
+class _NotReally(Exception):
+    """Ends an attempt to listen, once it is known where."""
+
+
+@frozen
+class _Notes:
+    """What endpoints need of a reactor. Each call notes whether that place is a local one."""
+
+    places: list[bool] = field(factory=list)
+
+    def listenTCP(self, port: int, factory: Any, backlog: int, interface: str = "") -> NoReturn:
+        self._note(_is_loopback(interface))
+
+    def listenSSL(
+        self, port: int, factory: Any, context: Any, backlog: int, interface: str = ""
+    ) -> NoReturn:
+        self._note(_is_loopback(interface))
+
+    def listenUNIX(self, address: str, *args: Any, **kwargs: Any) -> NoReturn:
+        self._note(True)
+
+    def adoptStreamPort(self, descriptor: int, family: int, factory: Any) -> NoReturn:
+        with socket.socket(fileno=socket.dup(descriptor)) as adopted:
+            name = adopted.getsockname()
+            self._note(adopted.family == socket.AF_UNIX or _is_loopback(name[0]))
+
+    def _note(self, local: bool) -> NoReturn:
+        self.places.append(local)
+        raise _NotReally
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return interface == "localhost" or ip_address(interface).is_loopback
+    except ValueError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    # A missing or surplus part shows as a wrong call of Twisted's own parser.
+    if isinstance(error, TypeError):
+        return "a part of it is missing, or one too many"
+    return said if len(said) <= 200 else said[:200] + " ..."

@@ -1,0 +1,53 @@
+"""The JSON body of a request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.web.server import Request
+
+from claudeproxy.messages import Failure, FailureError, Kind
+
+from .gate import is_json
+
+MAX_DEPTH = 100
+"""Levels of a JSON body."""
+
+
+def read_json(request: Request) -> Any:
+    """The body's value.
+
+    :raises FailureError: 415 for another content type, 400 for what is no JSON or too deep.
+    """
+    if not is_json(request.requestHeaders):
+        raise FailureError(Failure(Kind.INVALID, "content-type must be application/json", 415))
+    assert request.content is not None
+    raw = request.content.read()
+    try:
+        value = json.loads(raw, parse_constant=_no_constant)
+    except RecursionError:
+        raise FailureError.invalid("the body is nested too deeply") from None
+    except ValueError as error:
+        raise FailureError.invalid(f"the body is not valid JSON: {error}") from None
+    if _deeper_than(value, MAX_DEPTH):
+        raise FailureError.invalid(f"the body is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(limit):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True

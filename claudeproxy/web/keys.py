@@ -1,0 +1,109 @@
+"""The keys that clients must send. What is kept of a key is its digest."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+
+from attrs import field, frozen
+
+THE_ONLY_ONE = "default"
+"""The name of the key of a file that holds one key and no name."""
+
+
+class KeyFileError(Exception):
+    """A key file cannot be used. The text is one line and quotes nothing of the file."""
+
+
+def _digests(keys: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, _digest(key)) for name, key in keys.items())
+
+
+@frozen
+class Keys:
+    """``Keys({"laptop": "..."})``: name to key."""
+
+    _known: tuple[tuple[str, bytes], ...] = field(converter=_digests, repr=False)
+
+    def name_of(self, offered: Iterable[str]) -> str | None:
+        """The name of the key that is among ``offered``.
+
+        It takes the same time whatever is right or wrong about them.
+        """
+        name = None
+        for digest in map(_digest, offered):
+            for known, wanted in self._known:
+                if hmac.compare_digest(digest, wanted):
+                    name = known
+        return name
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def offered(authorization: str | None, x_api_key: str | None) -> list[str]:
+    """The keys in these two headers; some clients send both."""
+    found = [] if x_api_key is None else [x_api_key]
+    scheme, _, credentials = (authorization or "").partition(" ")
+    if scheme.lower() == "bearer":
+        found.append(credentials.strip())
+    return [key for key in found if key]
+
+
+def parse(text: str) -> Keys:
+    """The keys of a file that says ``text``: one key, or lines of ``name: key``.
+
+    Empty lines and lines that begin with ``#`` say nothing.
+
+    :raises KeyFileError: when it holds no key, or something else.
+    """
+    keys: dict[str, str] = {}
+    named = True
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, colon, key = (part.strip() for part in line.partition(":"))
+        if not colon:
+            named, name, key = False, THE_ONLY_ONE, name
+        if not re.fullmatch(r"[\w.@-]+", name) or not re.fullmatch(r"[!-~]+", key):
+            raise KeyFileError(f"line {number} is neither a key nor NAME: KEY")
+        if name in keys:
+            raise KeyFileError(
+                f"line {number} gives {name} a second key" if colon else
+                f"line {number} is a second key without a name: write NAME: KEY"
+            )  # fmt: skip
+        keys[name] = key
+    if not keys:
+        raise KeyFileError("holds no key")
+    if len(keys) > 1 and not named:
+        raise KeyFileError("holds a key without a name beside others: write NAME: KEY")
+    return Keys(keys)
+
+
+def read(path: str, owner: int | None = None) -> Keys:
+    """The keys in the file at ``path``, which must belong to ``owner`` (else to this process's
+    user) and to nobody else.
+
+    :raises KeyFileError: when it cannot be read, or others can read it.
+    """
+    owner = os.geteuid() if owner is None else owner
+    try:
+        with open(path, encoding="utf-8") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise KeyFileError("is no file")
+            if about.st_uid != owner:
+                raise KeyFileError(f"belongs to another user: chown it to user {owner}")
+            if about.st_mode & 0o077:
+                raise KeyFileError("can be read by others: chmod 600")
+            return parse(file.read())
+    except OSError as error:
+        raise KeyFileError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise KeyFileError("is no text") from None
