@@ -32,17 +32,18 @@ def is_local(description: str) -> bool:
     """
     notes = _Notes()
     try:
-        endpoint = endpoints.serverFromString(notes, description)  # type: ignore[no-untyped-call]
+        endpoint = endpoints.serverFromString(notes, description)
     except Exception as error:  # a certificate that is none raises what OpenSSL likes
         raise ValueError(_reason(error)) from None
     if not isinstance(endpoint, _JUDGED):
         return False
-    endpoint.listen(Factory()).addErrback(lambda reason: reason.trap(_NotReally))
+    attempt: Any = endpoint.listen  # Any: it has no types
+    attempt(Factory()).addErrback(lambda reason: None)
     return notes.places != [] and all(notes.places)
 
 
 class _NotReally(Exception):
-    """Ends an attempt to listen, once it is known where."""
+    """Ends an attempt to listen, when it is known where."""
 
 
 @frozen
@@ -80,8 +81,15 @@ def _is_loopback(interface: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
-    # A missing or surplus part shows as a wrong call of Twisted's own parser.
-    if isinstance(error, TypeError):
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, TypeError):  # Twisted calls its own parsers with the parts
         return "a part of it is missing, or one too many"
-    return said if len(said) <= 200 else said[:200] + " ..."
+    if isinstance(error, LookupError):
+        return "there is no such socket from systemd"
+    said = " ".join(str(error).split())
+    if "invalid literal" in said:
+        return "a part of it must be a number"
+    if type(error).__module__.startswith("OpenSSL"):
+        return "there is no usable key and certificate"
+    return said or type(error).__name__

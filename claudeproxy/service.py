@@ -5,26 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from twisted.application import strports
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.utils import getProcessOutput
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from claudeproxy.cli import launch
-from claudeproxy.cli.process import CLIProcess
-from claudeproxy.cli.session import Session
+from claudeproxy.cli.installation import Installation
+from claudeproxy.endpoints import is_local
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.options import ConfigError, Settings
 from claudeproxy.web.api import API
 from claudeproxy.web.gate import Gate
+from claudeproxy.web.keys import KeyFileError, Keys
+from claudeproxy.web.keys import read as read_keys
 from claudeproxy.web.pages import Status
 from claudeproxy.web.site import LimitedSite
 from claudeproxy.web.store import Store
@@ -45,18 +46,20 @@ class Claudemax(MultiService):
         self._settings = settings
         self._environ = environ
         self._scratch: str | None = None
-        self._logged_in: bool | None = None
         try:
-            self._executable = launch.find(settings.claude, environ.get("PATH"))
-            self._version = launch.check_version(self._executable, launch.environment(environ))
+            executable = launch.find(settings.claude, environ.get("PATH"))
+            version = launch.check_version(executable, launch.environment(environ))
         except launch.CLIError as error:
             raise ConfigError(str(error)) from None
-        self._directory = working_directory(environ)
-        self._child_environment = launch.environment(environ)
+        self._cli = Installation(reactor, executable, version, working_directory(environ))
+        self._watching = LoopingCall(lambda: ensureDeferred(self._watch()))
+        self._watching.clock = reactor
         self.engine = Engine(
-            reactor, self._spawn, Catalogue(dict(settings.model_alias)), _limits(settings)
+            reactor, self._cli.spawn, Catalogue(dict(settings.model_alias)), _limits(settings)
         )
-        self.gate = Gate.make(settings.allow_host, settings.allow_origin, settings.max_body)
+        self.gate = Gate.make(
+            settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
+        )
         self._store = None if settings.no_store else Store(state(environ) / "responses.sqlite")
         api = API(reactor, self.engine, self.gate, self._status, self._store)
         self.resource: IResource = api.resource()
@@ -70,23 +73,23 @@ class Claudemax(MultiService):
         url = self._settings.upstream
         if self._settings.demo:
             url = self._start_demo()
-        if url is not None:
-            self._use_upstream(url)
-        else:
-            self._ask_login()
+        self._prepare_environment(url)
         self.log.info(
             "claude {version} at {executable}, upstream: {upstream}",
-            version=self._version,
-            executable=self._executable,
+            version=self._cli.version,
+            executable=self._cli.executable,
             upstream=self._upstream_name,
         )
         self.engine.start()
+        self._watching.start(WATCH)
 
     def stopService(self) -> Deferred[None]:
         """Let running turns end within ``--drain``, then end every process."""
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
+        if self._watching.running:
+            self._watching.stop()
         drained = self.site.drain()
         await self.engine.stop(self._settings.drain)
         late = self._reactor.callLater(LAST_BYTES, self.site.abort)
@@ -105,10 +108,10 @@ class Claudemax(MultiService):
     def _upstream_name(self) -> str:
         if self._settings.demo:
             return "demo"
-        return self._settings.upstream or "subscription"
+        return self._settings.upstream or SUBSCRIPTION
 
     def _status(self) -> Status:
-        return Status(self._version, self._upstream_name, self._logged_in)
+        return Status(self._cli.version, self._upstream_name, self.engine.standing.logged_in)
 
     def _start_demo(self) -> str:
         from twisted.web.server import Site
@@ -120,38 +123,40 @@ class Claudemax(MultiService):
         port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
         return f"http://127.0.0.1:{port.getHost().port}"
 
-    def _use_upstream(self, url: str) -> None:
-        # A login in the CLI's reach would be sent to that upstream.
+    def _prepare_environment(self, url: str | None) -> None:
+        """``url``: an upstream in place of the subscription. A login within the CLI's reach would
+        be sent there, so it gets a configuration of its own."""
         self._scratch = tempfile.mkdtemp(prefix="claudemax-")
-        upstream = launch.Upstream(url, self._settings.upstream_key, self._scratch)
-        self._child_environment = launch.environment(self._environ, upstream)
+        upstream = None
+        if url is not None:
+            upstream = launch.Upstream(url, self._settings.upstream_key, f"{self._scratch}/config")
+            os.mkdir(upstream.config_dir, 0o700)
+        self._cli.environment = {
+            **launch.environment(self._environ, upstream),
+            # It logs each tool call there; errors with their text.
+            "XDG_CACHE_HOME": f"{self._scratch}/cache",
+        }
 
-    def _ask_login(self) -> None:
-        """Learn whether the CLI is logged in; ``auth status`` spends no quota."""
+    async def _watch(self) -> None:
+        """Notice a CLI that was updated, and somebody who logs in."""
+        try:
+            if await self._cli.changed():
+                self.log.info("the Claude CLI is now {version}", version=self._cli.version)
+                self.engine.renew()
+            standing = self.engine.standing
+            if self._upstream_name == SUBSCRIPTION and standing.logged_in is not True:
+                standing.logged_in = await self._cli.logged_in()
+                if standing.logged_in:
+                    self.engine.renew()
+        except OSError as error:
+            self.log.warn("the Claude CLI cannot be asked: {error}", error=str(error))
 
-        def learned(output: bytes) -> None:
-            self._logged_in = launch.parse_login(output)
-            if self._logged_in is False:
-                self.log.warn("the Claude CLI is not logged in: run it once and use /login")
 
-        asked = getProcessOutput(
-            self._executable,
-            ("auth", "status"),
-            self._child_environment,
-            self._directory,
-            self._reactor,
-            errortoo=False,
-        )
-        asked.addCallbacks(learned, lambda reason: self.log.failure("auth status", reason))
+SUBSCRIPTION = "subscription"
+"""The upstream that the CLI talks to by itself."""
 
-    def _spawn(self, engine: Engine) -> CLIProcess:
-        if not os.access(self._executable, os.X_OK):
-            raise launch.CLIError(f"it is gone from {self._executable}")
-        process = CLIProcess(self._reactor, Session(time.time), engine)
-        command = launch.command(self._executable, self._directory)
-        self._reactor.spawnProcess(process, command[0], command, self._child_environment)
-        return process
-
+WATCH = 10.0
+"""Seconds between two looks at the CLI and its login."""
 
 LAST_BYTES = 2.0
 """Seconds for the last replies to leave, once all turns are over."""
@@ -164,12 +169,36 @@ def make_service(
 
     :raises ConfigError: when it cannot be served as the settings ask.
     """
+    _check_endpoints(settings)
     daemon = MultiService()
     api = Claudemax(reactor, settings, dict(os.environ if environ is None else environ))
     api.setServiceParent(daemon)
     for endpoint in settings.port:
         strports.service(endpoint, api.site, reactor).setServiceParent(daemon)
     return daemon
+
+
+def _check_endpoints(settings: Settings) -> None:
+    for endpoint in settings.port:
+        try:
+            local = is_local(endpoint)
+        except ValueError as error:
+            raise ConfigError(f"--port {endpoint}: {error}") from None
+        if not local and settings.api_key_file is None:
+            raise ConfigError(
+                f"--port {endpoint} can be reached from other machines, which needs "
+                "--api-key-file (`claudemax key` makes a key); without one only 127.0.0.1, ::1 "
+                "and unix sockets are served"
+            )
+
+
+def _keys(settings: Settings) -> Keys | None:
+    if settings.api_key_file is None:
+        return None
+    try:
+        return read_keys(settings.api_key_file)
+    except KeyFileError as error:
+        raise ConfigError(f"--api-key-file {settings.api_key_file}: {error}") from None
 
 
 def state(environ: dict[str, str]) -> Path:

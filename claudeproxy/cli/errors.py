@@ -8,6 +8,9 @@ from typing import Any
 
 from claudeproxy.messages import Failure, Kind
 
+LOGGED_OUT = "not_logged_in"
+"""The code of the failure that means that nobody is logged in at all."""
+
 LOGIN_HINT = "type `claude` in a terminal and use /login, or set CLAUDE_CODE_OAUTH_TOKEN"
 
 _KINDS = {
@@ -69,7 +72,8 @@ def classify(
 
 def not_logged_in() -> Failure:
     """401 with the command to type."""
-    return Failure(Kind.AUTHENTICATION, f"the Claude CLI is not logged in: {LOGIN_HINT}", 401)
+    message = f"the Claude CLI is not logged in: {LOGIN_HINT}"
+    return Failure(Kind.AUTHENTICATION, message, 401, code=LOGGED_OUT)
 
 
 def plan_limit(window: Mapping[str, Any], now: float) -> Failure:

@@ -119,7 +119,7 @@ class CLIProcess(ProcessProtocol):
         """Read on."""
         if self._paused:
             self._paused = False
-            if self._pid is not None:
+            if not self.ended.called:
                 self.transport.resumeProducing()
 
     # -- its end --
@@ -134,9 +134,9 @@ class CLIProcess(ProcessProtocol):
 
         One parked on calls is killed: it would take a closed pipe for an answer and send that.
         """
+        self.resume()
         if self._pid is None:
             return
-        self.resume()
         if self.state is State.PARKED:
             self.kill()
             return
@@ -169,11 +169,18 @@ class CLIProcess(ProcessProtocol):
     def errReceived(self, data: bytes) -> None:
         """Dropped: it may hold what was said."""
 
-    def processEnded(self, reason: Reason) -> None:
+    def outConnectionLost(self) -> None:
+        """A CLI that closed its stdout says nothing any more, whether it lives or not."""
+        self._signal(signal.SIGKILL)
+
+    def processExited(self, reason: Reason) -> None:
+        """Reaped. What it left behind goes, too: as long as that holds the pipes, this is no end."""
         group, self._pid = self._pid, None
         if group is not None:
             with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)  # whatever it left behind
+                os.killpg(group, signal.SIGKILL)
+
+    def processEnded(self, reason: Reason) -> None:
         self._apply(self._session.ended(_how(reason.value)))
         self._owner.gone(self)
         self.ended.callback(None)

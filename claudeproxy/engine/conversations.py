@@ -17,6 +17,9 @@ from claudeproxy.messages import Message, Request, ToolResult, plain_id
 
 from .digest import conversation_key
 
+MAX_TURNS = 200
+"""Turns after which a process is not kept any longer."""
+
 
 @frozen
 class Kept:
@@ -59,7 +62,7 @@ class Conversations:
         """Keep ``process``, which holds ``messages`` under ``request``'s system and tools."""
         key = conversation_key(request, model, messages)
         self._end(key)
-        if self._keep == 0:
+        if self._keep == 0 or process.turns >= MAX_TURNS:
             process.stop()
             return
         seconds = self._park if process.state is State.PARKED else self._keep_seconds

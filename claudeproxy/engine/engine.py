@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.task import LoopingCall
 
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.cli.process import CLIProcess
@@ -14,13 +16,21 @@ from claudeproxy.cli.settings import turn_settings
 from claudeproxy.cli.tools import RESERVED
 from claudeproxy.messages import Event, Failure, FailureError, Kind, Request
 
+from . import memory
 from .admission import Admission
 from .catalogue import Catalogue
 from .conversations import Conversations
 from .deadlines import Deadlines
 from .pool import Pool
+from .standing import Standing
 from .structured import Structure, check_schema
 from .turn import Means, Turn
+
+TEND = 30.0
+"""Seconds between two looks at age and memory."""
+
+MAX_AGE = 6 * 3600.0
+"""Seconds after which a waiting process is replaced by a fresh one."""
 
 Sink = Callable[[int, list[Event]], None]
 """Gets a burst of events of the answer with that index."""
@@ -85,9 +95,12 @@ class Engine:
         spawn: Callable[[Engine], CLIProcess],
         catalogue: Catalogue,
         limits: Limits,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """``spawn`` starts a process that belongs to the engine it is given."""
+        """``spawn`` starts a process that belongs to the engine it is given; ``now``: epoch
+        seconds."""
         self.catalogue = catalogue
+        self.standing = Standing(now)
         self.admission = Admission(limits.concurrency, limits.queue)
         self.pool = Pool(
             reactor, lambda: self._spawned(spawn), warm=limits.warm, starts=limits.starts
@@ -101,8 +114,11 @@ class Engine:
             self.pool,
             self.conversations,
             Structure(),
+            self.standing,
             limits.deadlines,
         )
+        self._tending = LoopingCall(self._tend)
+        self._tending.clock = reactor
         self.processes: set[CLIProcess] = set()
         """Every process that has not ended."""
         self._turns: set[Answers] = set()
@@ -110,6 +126,17 @@ class Engine:
     def start(self) -> None:
         """Start the warm processes."""
         self.pool.fill()
+        self._tending.start(TEND, now=False)
+
+    def renew(self) -> None:
+        """Let every process go that no turn runs on: the CLI or its login has changed."""
+        self.conversations.close()
+        self.pool.drain()
+
+    def _tend(self) -> None:
+        self.pool.recycle(MAX_AGE)
+        while memory.scarce() and self.conversations.shed():
+            pass
 
     def ask(self, request: Request, sink: Sink) -> Answers:
         """Answer ``request``; its events go to ``sink``.
@@ -155,6 +182,8 @@ class Engine:
     async def _stop(self, drain: float) -> None:
         stopping = Failure(Kind.UNAVAILABLE, "the daemon is stopping", 503, retry_after=1.0)
         self.admission.close(stopping)
+        if self._tending.running:
+            self._tending.stop()
         if self._turns:
             over = DeferredList([answers.done for answers in self._turns])
             late = self._means.reactor.callLater(drain, self._send_away, stopping)
@@ -189,6 +218,7 @@ class Engine:
 
     def window(self, info: Mapping[str, Any]) -> None:
         """A plan window told its state."""
+        self.standing.window(info)
 
     def gone(self, process: CLIProcess) -> None:
         """A process has ended."""

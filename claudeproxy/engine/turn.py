@@ -34,11 +34,16 @@ from .admission import Admission
 from .conversations import Conversations
 from .deadlines import Deadlines, Watch
 from .pool import Pool
+from .standing import Standing
 from .stops import StopFilter
 from .structured import Form, Structure, ToolAnswer, closed, fault, repair
 
 Sink = Callable[[list[Event]], None]
 """Where a turn's events go, in bursts; the last one is ``Finished`` or a ``Failure``."""
+
+
+_HOLDING = (State.SETTLING, State.IDLE, State.PARKED)
+"""States in which a process holds a conversation that can go on."""
 
 
 @frozen
@@ -50,6 +55,7 @@ class Means:
     pool: Pool
     conversations: Conversations
     structure: Structure
+    standing: Standing
     deadlines: Deadlines
 
 
@@ -115,6 +121,18 @@ class Turn:
             self._sink([Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500)])
 
     async def _serve(self) -> None:
+        standing = self._means.standing
+        standing.check(self._model)
+        end: Finished | Failure | None = None
+        try:
+            end = await self._answer()
+        finally:
+            given_up = Failure(Kind.UPSTREAM, "given up", 499)
+            standing.ended(self._model, None if isinstance(end, Finished) else end or given_up)
+        self._sink([*self._last.held, end])
+
+    async def _answer(self) -> Finished | Failure:
+        """The end of the answer, whose events have gone out or are held."""
         structure = self._means.structure
         request = self._request
         form = structure.form(request)
@@ -132,8 +150,7 @@ class Turn:
                     request = repair(request, answer, why)
                     continue
                 end = Failure(Kind.UPSTREAM, f"the answer does not satisfy the schema: {why}", 502)
-            self._sink([*self._last.held, end])
-            return
+            return end
 
     async def _try(self, request: Request, form: Form) -> Finished | Failure:
         # A whole answer that is bound by a schema may be taken back, so nothing of it leaves yet.
@@ -224,7 +241,7 @@ class _Attempt:
         self._watch.stop()
         process.listener = None
         process.resume()
-        if isinstance(end, Finished) and process.state in (State.SETTLING, State.PARKED):
+        if isinstance(end, Finished) and process.state in _HOLDING:
             request = self._request
             messages = (*request.messages, Message("assistant", self.answer.blocks()))
             self._means.conversations.keep(request, self._model.name, messages, process)

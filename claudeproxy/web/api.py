@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from klein import Klein
+from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Request
@@ -179,16 +180,22 @@ class API:
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
         """Whether turns can be served; spends no quota and starts no process."""
-        self._enter(request)
-        return reply(request, health(self._engine, self._status()))
+        self._enter(request, keyless=True)
+        found = health(self._engine, self._status())
+        if not self._gate.shows_all(request.requestHeaders):
+            found = {"status": found["status"]}
+        return reply(request, found)
 
     # -- what every route needs --
 
-    def _enter(self, request: Request) -> None:
+    def _enter(self, request: Request, keyless: bool = False) -> None:
         ident = request_id(request).encode()
         request.setHeader(b"x-request-id", ident)
         request.setHeader(b"request-id", ident)
-        failure = self._gate.refusal(request.requestHeaders)
+        for name, value in self._gate.for_page(request.requestHeaders).items():
+            request.setHeader(name.encode(), value.encode())
+        unix = isinstance(request.getHost(), UNIXAddress)
+        failure = self._gate.refusal(request.requestHeaders, unix=unix, keyless=keyless)
         if failure is not None:
             raise FailureError(failure)
 
@@ -197,28 +204,37 @@ class API:
         return read_json(request)
 
     @app.handle_errors(FailureError)
-    def _failed(self, request: Any, reason: Any) -> bytes:
-        return refuse(request, reason.value.failure)
+    def _failed(self, request: Any, failure: Any) -> bytes:
+        return refuse(request, failure.value.failure)
 
     @app.handle_errors(HTTPException)
-    def _no_route(self, request: Any, reason: Any) -> bytes:
-        self._enter(request)
+    def _no_route(self, request: Any, failure: Any) -> bytes:
+        preflight = self._gate.preflight(request.method, request.requestHeaders)
+        try:
+            self._enter(request, keyless=preflight is not None)
+        except FailureError as error:  # no handler would be asked again
+            return refuse(request, error.failure)
+        if preflight is not None:
+            for name, value in preflight.items():
+                request.setHeader(name.encode(), value.encode())
+            request.setResponseCode(204)
+            return b""
         path = request.path.decode("latin-1")
         method = request.method.decode("latin-1")
-        if reason.value.code == 405:
-            failure = Failure(Kind.INVALID, f"{path} does not take {method}", 405)
+        if failure.value.code == 405:
+            why = Failure(Kind.INVALID, f"{path} does not take {method}", 405)
         else:
-            failure = Failure(
+            why = Failure(
                 Kind.NOT_FOUND,
                 f"there is no {path} here; this server has {', '.join(ROUTES)}",
                 404,
                 code="unknown_url",
             )
-        return refuse(request, failure)
+        return refuse(request, why)
 
     @app.handle_errors(Exception)
-    def _broken(self, request: Any, reason: Any) -> bytes:
-        self.log.failure("a request broke", failure=reason)
+    def _broken(self, request: Any, failure: Any) -> bytes:
+        self.log.failure("a request broke", failure=failure)
         return refuse(request, Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500))
 
 

@@ -15,7 +15,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 EXPOSED = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
-    "x-claudemax-ignored, x-claudemax-process, x-claudemax-queue-ms"
+    "x-claudemax-estimate, x-claudemax-ignored, x-claudemax-process, x-claudemax-queue-ms"
 )
 """The headers of a reply that a page of an allowed origin may read besides the usual ones."""
 

@@ -64,8 +64,7 @@ def parse(text: str) -> Keys:
     """
     keys: dict[str, str] = {}
     named = True
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if not line or line.startswith("#"):
             continue
         name, colon, key = (part.strip() for part in line.partition(":"))

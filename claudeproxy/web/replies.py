@@ -66,8 +66,13 @@ def refuse(request: Any, failure: Failure, refusal: Refusal | None = None) -> by
     return reply(request, body, status)
 
 
-def raw_refusal(failure: Failure, path: bytes = b"") -> bytes:
-    """A whole HTTP response, for a connection that has no request to reply to (yet)."""
+def raw_refusal(
+    failure: Failure, path: bytes = b"", more: Mapping[str, str] | None = None
+) -> bytes:
+    """A whole HTTP response, for a connection that has no request to reply to (yet).
+
+    ``more``: headers.
+    """
     status, value = _of_path(path)(failure)
     body = json_bytes(value)
     headers = {
@@ -75,6 +80,7 @@ def raw_refusal(failure: Failure, path: bytes = b"") -> bytes:
         "content-length": str(len(body)),
         "connection": "close",
         **failure_headers(failure),
+        **(more or {}),
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     phrase = HTTPStatus(status).phrase if status in _PHRASED else "Overloaded"

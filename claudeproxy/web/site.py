@@ -9,6 +9,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineReceiver
@@ -43,7 +44,7 @@ class LimitedRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()  # never a temporary file: prompts stay off the disk
-        failure = self.channel.site.gate.refusal(self.requestHeaders)
+        failure = self.channel.judge(self)
         if failure is not None:
             self._refuse(failure)
 
@@ -69,6 +70,8 @@ class Channel(HTTPChannel):
 
     site: LimitedSite
     transport: Any
+    _path: bytes
+    _command: bytes
     timeOut = IDLE_SECONDS
     _receiving = False
     _refusing = False
@@ -115,6 +118,17 @@ class Channel(HTTPChannel):
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(Failure(Kind.INVALID, "this is no HTTP request that can be understood", 400))
 
+    def judge(self, request: Request) -> Failure | None:
+        """Why ``request``, of which only the head is here, is not let in."""
+        gate, headers = self.site.gate, request.requestHeaders
+        # Neither the path nor the method are known to the request yet.
+        keyless = (
+            self._path.partition(b"?")[0] == b"/health"
+            or gate.preflight(self._command, headers) is not None
+        )
+        unix = isinstance(self.getHost(), UNIXAddress)
+        return gate.refusal(headers, unix=unix, keyless=keyless)
+
     def refuse(self, failure: Failure) -> None:
         """Reply now, read no further, and close once the client has had time to read why."""
         if self._refusing:
@@ -122,7 +136,8 @@ class Channel(HTTPChannel):
         self._refusing = True
         self.persistent = False
         self.setTimeout(None)
-        self.transport.write(raw_refusal(failure, getattr(self, "_path", b"")))
+        page = self.site.gate.for_page(self.requests[-1].requestHeaders) if self.requests else {}
+        self.transport.write(raw_refusal(failure, getattr(self, "_path", b""), page))
         self.site.reactor.callLater(LINGER_SECONDS, self.loseConnection)
 
 

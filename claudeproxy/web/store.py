@@ -153,7 +153,7 @@ class Store:
             "SELECT response, input, previous FROM responses WHERE id = ? AND used >= ?",
             (ident, self._now() - self._max_age),
         )
-        return next(map(_stored, cursor), None)
+        return next(map(_stored, cursor.fetchall()), None)
 
     def _chain(self, cursor: Any, ident: str) -> list[Stored] | None:
         cursor.execute(
@@ -161,7 +161,7 @@ class Store:
             " JOIN chain USING (id) ORDER BY place DESC",
             (ident,),
         )
-        found = list(map(_stored, cursor))
+        found = list(map(_stored, cursor.fetchall()))
         if not found or found[0].previous is not None:
             return None
         cursor.execute(

@@ -26,6 +26,10 @@ KINDS = {
 WORDED_BY_THE_CLI = (404, 413)
 """The statuses for which it has a sentence of its own in place of upstream's."""
 
+LONG = "lorem ipsum " * 10_000
+COMPACTING = {"CLAUDE_CODE_AUTO_COMPACT_WINDOW": "100000"}
+"""With this and without ``DISABLE_AUTO_COMPACT`` it would summarise after the first turn."""
+
 TOO_LONG = ApiError(400, "prompt is too long: 210000 tokens > 200000 maximum")
 
 
@@ -44,7 +48,7 @@ class Failures:
     """An API key that gets the 429 of a plan limit."""
     far_too_long: Turn
     later: Turn
-    """A turn after an answer that filled the window."""
+    """A turn after answers that went over the window."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,7 @@ def failures(stage):
     """One process that gets every error, one after the other."""
 
     async def play():
-        made = await stage(context_window=10**9)
+        made = await stage(context_window=10**9, more=COMPACTING)
         await made.begin()
         by_status = {}
 
@@ -60,8 +64,9 @@ def failures(stage):
             made.demo.answer = lambda received: error
             return await made.turn("Hello")
 
-        await made.turn("First [[usage input_tokens=185000]]")
-        later = await made.turn("Second [[usage input_tokens=10]]")
+        for name in ("First", "second"):
+            await made.turn(f"{name} {LONG}[[say ok]] [[usage input_tokens=150000]]")
+        later = await made.turn("Third")
         for status in KINDS:
             by_status[status] = await fail(ApiError(status, f"No luck with {status}"))
         too_long = await fail(TOO_LONG)
@@ -91,7 +96,6 @@ def test_an_error_has_a_result_with_its_status(failures, status):
     assert said["is_error"] is True
     assert said["api_error_status"] == status
     assert said["subtype"] == "success"  # so it is is_error that counts
-    assert said["terminal_reason"] == "api_error"
 
 
 @pytest.mark.parametrize("status", KINDS)
@@ -140,7 +144,8 @@ def test_what_is_too_long_is_left_to_upstream(failures):
 def test_a_long_conversation_is_not_summarised(failures):
     """``DISABLE_AUTO_COMPACT``: it goes out whole, in one request."""
     roles = [role for role, _ in conversation(failures.later.body)]
-    assert roles == ["user", "assistant", "user"]
+    assert roles == ["user", "assistant"] * 2 + ["user"]
+    assert LONG in conversation(failures.later.body)[0][1][0]["text"]
 
 
 def test_a_plan_limit_on_a_key_is_no_window(failures):

@@ -10,7 +10,7 @@ FORMAT = {
     "schema": {"type": "object", "properties": {}, "additionalProperties": False},
 }
 STOPS = ["END", "\n\nHuman:"]
-CHOICE = {"type": "tool", "name": "look", "disable_parallel_tool_use": True}
+CHOICE = {"type": "auto", "disable_parallel_tool_use": True}
 OFF = {"type": "disabled"}
 SAID = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 
@@ -175,7 +175,7 @@ def test_thinking_off_is_sent_to_the_aliases(turns):
 
 def test_a_small_limit_leaves_too_large_a_budget(turns):
     """Which the API refuses: so the daemon switches thinking off there."""
-    (request,) = turns["small limit"].requests
+    request = turns["small limit"].requests[0]
     assert request.body["max_tokens"] == 55
     assert request.body["thinking"]["budget_tokens"] == 1024
     assert request.refused.status == 400

@@ -166,6 +166,7 @@ def impatient(stage):
     run(play())
     return found
 
+
 def offered(toolbox):
     return tools_of(toolbox["two"].turn.body)
 

@@ -1,0 +1,232 @@
+"""The CLI fails in the middle of a turn; each fault is met whole and streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from harness import Daemon, start_daemon, stop_daemon, until
+from matrix import all_is_well, ask, at_rest, cases, fault
+from pytest_twisted import ensureDeferred
+from twisted.internet import defer
+
+from claudeproxy.testing import fake_cli, journal
+
+BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+
+ENDED = "the Claude CLI ended before its answer did"
+NONSENSE = "the Claude CLI printed"
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+
+
+@pytest.fixture(scope="module")
+def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon over the CLI's double, for faults that are ordered in the text."""
+    home = tmp_path_factory.mktemp("double")
+    claude = fake_cli(home / "cli")
+    starting = start_daemon(home, claude=claude, first_token_timeout=2.0, idle_timeout=1.0)
+    daemon = pytest_twisted.blockon(defer.ensureDeferred(starting))
+    yield daemon
+    pytest_twisted.blockon(defer.ensureDeferred(stop_daemon(daemon)))
+
+
+@cases(
+    "CLI",
+    ("exits when asked", "502", "question exit", 502, ENDED),
+    ("crashes when asked", "502 that names the signal", "question crash", 502, "signal 11"),
+    ("is silent when asked", "504 at the first-token deadline; it is killed",
+     "question silence", 504, "no answer began within"),
+    ("closes stdout when asked, but lives", "502; it is killed", "question deaf", 502, ENDED),
+    ("prints what is no JSON when asked", "502; it is killed", "question prose", 502, NONSENSE),
+    ("prints bytes that are no text", "502; it is killed", "question noise", 502, NONSENSE),
+    ("prints JSON that is no message", "502; it is killed", "question array", 502, NONSENSE),
+    ("prints JSON of 100,000 levels", "502; it is killed", "question deep", 502, NONSENSE),
+    ("prints 80 MB without a newline", "502 at 64 MB; it is killed",
+     "question endless", 502, "a line of more than"),
+    ("prints an event without its fields", "502; it is killed",
+     "question shapeless", 502, NONSENSE),
+    ("prints a delta before any block", "502; it is killed", "question stray", 502, NONSENSE),
+    ("ends the message before it began", "502; it is killed", "question end", 502, "broke off"),
+    ("gives a result without an answer", "502; it is killed",
+     "question result", 502, "ended the turn without an answer"),
+    ("gives an error result", "500; it is killed", "question error", 500, "no"),
+    ("refuses a control request", "502; it is killed", "question refuse", 502, "refused"),
+    ("passes on the upstream's 401", "401 with the command to type", "error 401", 401, "/login"),
+    ("passes on the upstream's 429", "429", "error 429", 429, "no"),
+    ("passes on the upstream's 529", "529", "error 529", 529, "no"),
+)  # fmt: skip
+@BOTH
+@ensureDeferred
+async def test_before_the_answer(double: Daemon, case: Any, stream: bool) -> None:
+    """The headers are not out yet: the failure has its status either way."""
+    order, status, words = case
+    reply = await ask(double, f"x[[{order}]]", stream=stream)
+    assert (reply.status, reply.text, reply.whole) == (status, "", False), reply
+    assert words in reply.error["message"]
+    await all_is_well(double)
+
+
+@cases(
+    "CLI",
+    ("exits in mid-answer", "502, or an error event", "middle exit", 502, ENDED),
+    ("crashes in mid-answer", "502, or an error event", "middle crash", 502, "signal 11"),
+    ("falls silent in mid-answer", "504, or an error event, at the idle deadline; it is killed",
+     "middle silence", 504, "silent for"),
+    ("closes stdout in mid-answer, but lives", "502, or an error event; it is killed",
+     "middle deaf", 502, ENDED),
+    ("exits, and its child holds the pipes", "502, or an error event; the child is killed",
+     "question child]][[middle exit", 502, ENDED),
+    ("prints what is no JSON in mid-answer", "502, or an error event; it is killed",
+     "middle prose", 502, NONSENSE),
+    ("prints an array in mid-answer", "502, or an error event; it is killed",
+     "middle array", 502, NONSENSE),
+    ("prints a text that is a number", "502, or an error event; it is killed",
+     "middle number", 502, NONSENSE),
+    ("prints a delta of no block in mid-answer", "502, or an error event; it is killed",
+     "middle stray", 502, NONSENSE),
+    ("begins the answer anew", "502, or an error event; it is killed",
+     "middle begin", 502, "began anew"),
+    ("ends the message without a reason", "502, or an error event; it is killed",
+     "stop end", 502, "broke off"),
+    ("gives a result in mid-answer", "502, or an error event; it is killed",
+     "middle result", 502, "without an answer"),
+    ("gives an error result in mid-answer", "500, or an error event; it is killed",
+     "middle error", 500, "no"),
+    ("exits before the stop reason", "502, or an error event", "stop exit", 502, ENDED),
+)  # fmt: skip
+@BOTH
+@ensureDeferred
+async def test_in_mid_answer(double: Daemon, case: Any, stream: bool) -> None:
+    """Streamed, what was written stays, and the stream does not end as if it were whole."""
+    order, status, words = case
+    reply = await ask(double, f"x[[{order}]]", stream=stream)
+    assert (reply.status, reply.whole) == (200 if stream else status, False), reply
+    assert words in reply.error["message"]
+    assert reply.text == ("You said: x" if stream else "")
+    await all_is_well(double)
+
+
+@cases(
+    "CLI",
+    ("writes one byte at a time", "nothing", "cut 1"),
+    ("cuts UTF-8 anywhere", "nothing", "cut 3"),
+    ("floods stderr", "nothing", "question stderr"),
+    ("prints messages of unknown types", "nothing", "middle unknown"),
+    ("prints empty lines", "nothing", "middle nothing"),
+    ("ignores TERM", "nothing; KILL ends it", "question stubborn"),
+    ("leaves a child behind", "nothing; the child is killed with it", "question child"),
+)
+@BOTH
+@ensureDeferred
+async def test_nobody_notices(double: Daemon, case: Any, stream: bool) -> None:
+    reply = await ask(double, f"ä€🎉x[[{case[0]}]]", stream=stream)
+    assert (reply.status, reply.text, reply.whole) == (200, "You said: ä€🎉x", True), reply
+    await all_is_well(double)
+
+
+@fault("CLI", "prints a line of 20 MB", "nothing")
+@BOTH
+@ensureDeferred
+async def test_a_huge_line(double: Daemon, stream: bool) -> None:
+    reply = await ask(double, "x[[size 20000000]][[deltas 2]]", stream=stream)
+    assert (reply.status, len(reply.text)) == (200, len("You said: x") + 20_000_000)
+    await all_is_well(double)
+
+
+@cases(
+    "CLI",
+    ("exits after its answer", "nothing: the next message is replayed", "result exit"),
+    ("exits while it is kept", "nothing: the next message is replayed", "kept exit"),
+    ("goes on by itself after its answer", "it is killed; the next message is replayed",
+     "result begin"),
+    ("goes on by itself while it is kept", "it is killed; the next message is replayed",
+     "kept begin"),
+    ("prints nonsense while it is kept", "it is killed; the next message is replayed",
+     "kept prose"),
+    ("ends its turn in an error after the answer", "it is killed; the next message is replayed",
+     "result error"),
+    ("closes stdout while it is kept", "it is killed; the next message is replayed", "kept deaf"),
+)  # fmt: skip
+@ensureDeferred
+async def test_after_the_answer(double: Daemon, case: Any) -> None:
+    asked = f"x[[{case[0]}]]"
+    reply = await ask(double, asked)
+    assert (reply.status, reply.text) == (200, "You said: x")
+    await until(lambda: len(double.api.engine.conversations) == 0)
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": reply.text},
+                {"role": "user", "content": "y"}]  # fmt: skip
+    again = await ask(double, messages)
+    assert (again.status, again.text) == (200, "You said: y")
+    await all_is_well(double)
+
+
+@cases(
+    "CLI",
+    ("exits while its tool call waits", "nothing: the result is replayed", "parked exit"),
+    ("gives up its tool call", "it is killed; the result is replayed", "parked result"),
+    ("goes on while its tool call waits", "it is killed; the result is replayed",
+     "parked begin"),
+)  # fmt: skip
+@ensureDeferred
+async def test_while_a_call_waits(double: Daemon, case: Any) -> None:
+    asked = f"x[[call look {{}}]][[{case[0]}]]"
+    messages: list[Any] = [{"role": "user", "content": asked}]
+    answer = await double.chat(messages, tools=TOOLS)
+    said = answer["choices"][0]["message"]
+    assert said["tool_calls"]
+    await until(lambda: len(double.api.engine.conversations) == 0)
+    result = {"role": "tool", "tool_call_id": said["tool_calls"][0]["id"], "content": "found"}
+    again = await ask(double, [*messages, said, result], tools=TOOLS)
+    assert again.status == 200
+    await all_is_well(double)
+
+
+@cases(
+    "CLI",
+    ("calls a tool nobody has", "the call is passed on; it is killed before it goes on",
+     "x[[call nosuch {}]]", "tool_calls"),
+    ("calls a tool with broken arguments", "the call is passed on; it is killed before it goes on",
+     'x[[call look {"a]]', "tool_calls"),
+    ("would go on after max_tokens", "the answer is passed on; it is killed before it goes on",
+     "x[[reason max_tokens]]", "length"),
+    ("would go on after a refusal", "the answer is passed on; it is killed before it goes on",
+     "x[[reason refusal]]", "content_filter"),
+)  # fmt: skip
+@ensureDeferred
+async def test_it_would_act_by_itself(double: Daemon, case: Any) -> None:
+    asked, reason = case
+    answer = await double.chat([{"role": "user", "content": asked}], tools=TOOLS)
+    assert answer["choices"][0]["finish_reason"] == reason
+    engine = double.api.engine
+    await until(lambda: len(engine.processes) == at_rest(double))
+    assert len(engine.conversations) == 0
+    await all_is_well(double)
+
+
+@cases(
+    "CLI",
+    ("exits at its set-up", "502", {"setup": "exit"}, 502),
+    ("refuses its set-up", "502; it is killed", {"setup": "refuse"}, 502),
+    ("exits at its settings", "502", {"flags": "exit"}, 502),
+    ("refuses its settings", "502; it is killed", {"flags": "refuse"}, 502),
+    ("exits at a line of the history", "502", {"history": "exit"}, 502),
+    ("never takes a line of the history in", "504; it is killed", {"history": "silence"}, 504),
+)
+@BOTH
+@ensureDeferred
+async def test_before_the_question(
+    make_daemon: Any, tmp_path: Path, case: Any, stream: bool
+) -> None:
+    plan, status = case
+    claude = fake_cli(tmp_path / "cli", **plan)
+    daemon = await make_daemon(claude=claude, first_token_timeout=1.0)
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                {"role": "user", "content": "c"}]  # fmt: skip
+    reply = await ask(daemon, messages, stream=stream)
+    assert (reply.status, reply.text) == (status, ""), reply
+    assert "turn" not in journal(claude)
+    fake_cli(tmp_path / "cli")
+    await all_is_well(daemon)
