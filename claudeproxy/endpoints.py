@@ -1,18 +1,68 @@
-"""Which endpoints can only be reached from this machine: the ones served without a key.
-
-Nothing listens here. An endpoint is made from its description and told to listen, on a reactor
-that only takes down where it would have.
-"""
+"""The endpoints of ``--port``: which of them may be served, and the services that serve them."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, NoReturn
 
 from attrs import field, frozen
+from twisted.application import strports
+from twisted.application.service import MultiService
 from twisted.internet import endpoints
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
+
+from claudeproxy.options import ConfigError
+
+
+class Door(MultiService):
+    """Listens on one endpoint. If it cannot, the program ends with one line and status 1."""
+
+    def __init__(self, description: str, factory: Any, reactor: Any) -> None:
+        super().__init__()
+        self._description = description
+        strports.service(description, factory, reactor).setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        """Listen. twistd asks for it while it still has all its rights."""
+        with self._in_one_line():
+            super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Listen, if that has not been done yet."""
+        with self._in_one_line():
+            super().startService()
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except (CannotListenError, OSError, OverflowError) as error:
+            cause = getattr(error, "socketError", error)
+            why = getattr(cause, "strerror", None) or cause
+            raise SystemExit(f"claudemax: --port {self._description}: {why}") from None
+
+
+def check(descriptions: Iterable[str], keyed: bool) -> None:
+    """See that each of ``descriptions`` may be served; without a key only the local ones may.
+
+    :raises ConfigError: otherwise.
+    """
+    for description in descriptions:
+        try:
+            local = is_local(description)
+        except ValueError as error:
+            raise ConfigError(f"--port {description}: {error}") from None
+        if not local and not keyed:
+            raise ConfigError(
+                f"--port {description} can be reached from other machines, which needs "
+                "--api-key-file (`claudemax key` makes a key); without one only 127.0.0.1, ::1 "
+                "and unix sockets are served"
+            )
+
 
 _JUDGED = (
     endpoints.TCP4ServerEndpoint,
@@ -26,7 +76,7 @@ _JUDGED = (
 def is_local(description: str) -> bool:
     """Whether only this machine can reach the endpoint that ``description`` is about.
 
-    A kind of endpoint that is not known here counts as one that others reach.
+    Nothing listens here: the endpoint is told to, on a reactor that only takes down where. A kind of endpoint that is not known here counts as one that others reach.
 
     :raises ValueError: when it describes no endpoint; the text says why, in one line.
     """

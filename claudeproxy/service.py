@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.application import strports
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import LoopingCall
@@ -17,7 +16,7 @@ from twisted.web.resource import IResource
 
 from claudeproxy.cli import launch
 from claudeproxy.cli.installation import Installation
-from claudeproxy.endpoints import is_local
+from claudeproxy.endpoints import Door, check
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
@@ -169,27 +168,13 @@ def make_service(
 
     :raises ConfigError: when it cannot be served as the settings ask.
     """
-    _check_endpoints(settings)
+    check(settings.port, keyed=settings.api_key_file is not None)
     daemon = MultiService()
     api = Claudemax(reactor, settings, dict(os.environ if environ is None else environ))
     api.setServiceParent(daemon)
     for endpoint in settings.port:
-        strports.service(endpoint, api.site, reactor).setServiceParent(daemon)
+        Door(endpoint, api.site, reactor).setServiceParent(daemon)
     return daemon
-
-
-def _check_endpoints(settings: Settings) -> None:
-    for endpoint in settings.port:
-        try:
-            local = is_local(endpoint)
-        except ValueError as error:
-            raise ConfigError(f"--port {endpoint}: {error}") from None
-        if not local and settings.api_key_file is None:
-            raise ConfigError(
-                f"--port {endpoint} can be reached from other machines, which needs "
-                "--api-key-file (`claudemax key` makes a key); without one only 127.0.0.1, ::1 "
-                "and unix sockets are served"
-            )
 
 
 def _keys(settings: Settings) -> Keys | None:

@@ -85,9 +85,10 @@ def closed(schema: Mapping[str, Any]) -> dict[str, Any] | None:
     satisfies the open one.
     """
     try:
-        return _closed(schema)
+        taken: dict[str, Any] = _closed(schema)
     except ValueError:
         return None
+    return taken
 
 
 def _closed(schema: Any) -> Any:

@@ -53,12 +53,13 @@ def health(engine: Engine, status: Status) -> dict[str, Any]:
     """Whether turns can be served."""
     pool, admission = engine.pool, engine.admission
     return {
-        "status": "ok" if pool.failures == 0 else "degraded",
+        "status": "ok" if pool.failures == 0 and status.logged_in is not False else "degraded",
         "provider": "claude-code-cli",
         "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
         "cli_version": status.cli_version,
         "upstream": status.upstream,
         "logged_in": status.logged_in,
+        "used_up_until": engine.standing.report(),
         "processes": {
             "warm": pool.warm,
             "starting": pool.starting,
