@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -19,7 +20,7 @@ from claudeproxy.options import ConfigError
 
 
 class Door(MultiService):
-    """Listens on one endpoint. If it cannot, the program ends with one line and status 1."""
+    """Listens on one endpoint. If it cannot, twistd ends with status 1 and one line."""
 
     def __init__(self, description: str, factory: Any, reactor: Any) -> None:
         super().__init__()
@@ -43,7 +44,9 @@ class Door(MultiService):
         except (CannotListenError, OSError, OverflowError) as error:
             cause = getattr(error, "socketError", error)
             why = getattr(cause, "strerror", None) or cause
-            raise SystemExit(f"claudemax: --port {self._description}: {why}") from None
+            # Not SystemExit: a twistd that goes into the background would wait for ever.
+            sys.tracebacklimit = 0
+            raise ConfigError(f"--port {self._description}: {why}") from None
 
 
 def check(descriptions: Iterable[str], keyed: bool) -> None:
@@ -76,7 +79,8 @@ _JUDGED = (
 def is_local(description: str) -> bool:
     """Whether only this machine can reach the endpoint that ``description`` is about.
 
-    Nothing listens here: the endpoint is told to, on a reactor that only takes down where. A kind of endpoint that is not known here counts as one that others reach.
+    Nothing listens here: the endpoint is told to, on a reactor that only takes down where. A kind
+    of endpoint that is not known here counts as one that others reach.
 
     :raises ValueError: when it describes no endpoint; the text says why, in one line.
     """

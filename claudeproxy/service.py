@@ -50,11 +50,11 @@ class Claudemax(MultiService):
             version = launch.check_version(executable, launch.environment(environ))
         except launch.CLIError as error:
             raise ConfigError(str(error)) from None
-        self._cli = Installation(reactor, executable, version, working_directory(environ))
+        self.cli = Installation(reactor, executable, version, working_directory(environ))
         self._watching = LoopingCall(lambda: ensureDeferred(self._watch()))
         self._watching.clock = reactor
         self.engine = Engine(
-            reactor, self._cli.spawn, Catalogue(dict(settings.model_alias)), _limits(settings)
+            reactor, self.cli.spawn, Catalogue(dict(settings.model_alias)), _limits(settings)
         )
         self.gate = Gate.make(
             settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
@@ -75,8 +75,8 @@ class Claudemax(MultiService):
         self._prepare_environment(url)
         self.log.info(
             "claude {version} at {executable}, upstream: {upstream}",
-            version=self._cli.version,
-            executable=self._cli.executable,
+            version=self.cli.version,
+            executable=self.cli.executable,
             upstream=self._upstream_name,
         )
         self.engine.start()
@@ -110,7 +110,7 @@ class Claudemax(MultiService):
         return self._settings.upstream or SUBSCRIPTION
 
     def _status(self) -> Status:
-        return Status(self._cli.version, self._upstream_name, self.engine.standing.logged_in)
+        return Status(self.cli.version, self._upstream_name, self.engine.standing.logged_in)
 
     def _start_demo(self) -> str:
         from twisted.web.server import Site
@@ -130,7 +130,7 @@ class Claudemax(MultiService):
         if url is not None:
             upstream = launch.Upstream(url, self._settings.upstream_key, f"{self._scratch}/config")
             os.mkdir(upstream.config_dir, 0o700)
-        self._cli.environment = {
+        self.cli.environment = {
             **launch.environment(self._environ, upstream),
             # It logs each tool call there; errors with their text.
             "XDG_CACHE_HOME": f"{self._scratch}/cache",
@@ -139,12 +139,12 @@ class Claudemax(MultiService):
     async def _watch(self) -> None:
         """Notice a CLI that was updated, and somebody who logs in."""
         try:
-            if await self._cli.changed():
-                self.log.info("the Claude CLI is now {version}", version=self._cli.version)
+            if await self.cli.changed():
+                self.log.info("the Claude CLI is now {version}", version=self.cli.version)
                 self.engine.renew()
             standing = self.engine.standing
             if self._upstream_name == SUBSCRIPTION and standing.logged_in is not True:
-                standing.logged_in = await self._cli.logged_in()
+                standing.logged_in = await self.cli.logged_in()
                 if standing.logged_in:
                     self.engine.renew()
         except OSError as error:

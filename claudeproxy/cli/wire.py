@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -47,6 +47,15 @@ def message_line(message: Message, line_id: str, *, query: bool) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
+_DELTAS: Mapping[str, tuple[Callable[[int, str], Event], str]] = {
+    "text_delta": (TextDelta, "text"),
+    "thinking_delta": (ThinkingDelta, "thinking"),
+    "signature_delta": (SignatureDelta, "signature"),
+    "input_json_delta": (ArgumentsDelta, "partial_json"),
+}
+"""The event for each kind of delta, and the field that holds its text."""
+
+
 class Answer:
     """Reads one streamed assistant message; remembers what decides how the turn goes on."""
 
@@ -55,11 +64,15 @@ class Answer:
         self.calls: dict[str, str] = {}
         """Tool-use id to tool name."""
         self.arguments_parse = True
-        self.content = False
-        """Whether any block has begun."""
+        self._known: dict[int, bool] = {}  # false: a block of a kind nobody knows, passed over
         self._stop_sequence: str | None = None
         self._usage = Usage()
         self._arguments: dict[int, list[str]] = {}
+
+    @property
+    def content(self) -> bool:
+        """Whether any block has begun."""
+        return bool(self._known)
 
     def event(self, event: Mapping[str, Any]) -> Sequence[Event]:
         """The events one ``stream_event`` spells; none for kinds nobody knows.
@@ -76,7 +89,7 @@ class Answer:
         if kind == "message_start":
             message = event["message"]
             self._usage = _usage(message.get("usage") or {}, Usage())
-            return [Started(message["id"], message["model"], self._usage)]
+            return [Started(_text(message["id"]), _text(message["model"]), self._usage)]
         if kind == "message_delta":
             self._usage = _usage(event.get("usage") or {}, self._usage)
             self.stop_reason = event["delta"].get("stop_reason")
@@ -89,39 +102,45 @@ class Answer:
         return Finished(self.stop_reason, self._stop_sequence, self._usage)
 
     def _delta(self, index: int, delta: Mapping[str, Any]) -> Sequence[Event]:
-        kind = delta["type"]
-        if kind == "text_delta":
-            return (TextDelta(index, delta["text"]),)
-        if kind == "input_json_delta":
-            self._arguments[index].append(delta["partial_json"])
-            return (ArgumentsDelta(index, delta["partial_json"]),)
-        if kind == "thinking_delta":
-            return (ThinkingDelta(index, delta["thinking"]),)
-        if kind == "signature_delta":
-            return (SignatureDelta(index, delta["signature"]),)
-        return ()
+        made = _DELTAS.get(delta["type"])
+        if made is None or not self._known[index]:
+            return ()
+        kind, field = made
+        part = _text(delta[field])
+        if kind is ArgumentsDelta:
+            self._arguments[index].append(part)
+        return (kind(index, part),)
 
     def _block(self, index: int, block: Mapping[str, Any]) -> Sequence[Event]:
         kind = block["type"]
-        self.content = True
+        self._known[index] = kind in ("text", "thinking", "tool_use")
         if kind == "text":
-            return (BlockStarted(index, Text(block.get("text", ""))),)
+            return (BlockStarted(index, Text(_text(block.get("text", "")))),)
         if kind == "thinking":
-            return (BlockStarted(index, Thinking(block.get("thinking", ""))),)
+            return (BlockStarted(index, Thinking(_text(block.get("thinking", "")))),)
         if kind == "tool_use":
-            self.calls[block["id"]] = block["name"]
+            call, name = _text(block["id"]), _text(block["name"])
+            self.calls[call] = name
             self._arguments[index] = []
-            return (BlockStarted(index, ToolUse(block["id"], block["name"], {})),)
+            return (BlockStarted(index, ToolUse(call, name, {})),)
         return ()
 
     def _block_stop(self, index: int) -> Sequence[Event]:
+        if not self._known[index]:
+            return ()
         arguments = "".join(self._arguments.get(index, ()))
         if arguments.strip():
             try:
                 self.arguments_parse &= isinstance(json.loads(arguments), dict)
-            except ValueError:
+            except (ValueError, RecursionError):
                 self.arguments_parse = False
         return (BlockStopped(index),)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} in place of a text")
+    return value
 
 
 def _usage(wire: Mapping[str, Any], before: Usage) -> Usage:
@@ -133,4 +152,4 @@ def _usage(wire: Mapping[str, Any], before: Usage) -> Usage:
         "cache_write_tokens": wire.get("cache_creation_input_tokens"),
         "reasoning_tokens": details.get("thinking_tokens"),
     }
-    return evolve(before, **{name: value for name, value in changes.items() if value is not None})
+    return evolve(before, **{n: count for n, count in changes.items() if isinstance(count, int)})

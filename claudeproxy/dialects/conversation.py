@@ -54,8 +54,8 @@ class Conversation:
         if self.open_calls:
             missing = ", ".join(self.open_calls)
             raise FailureError.invalid(
-                "the tool calls of an assistant message must each be answered by a tool message "
-                f"right after it; unanswered: {missing}",
+                f"{path}: the tool calls of an assistant message must each be answered right "
+                f"after it; unanswered: {missing}",
                 path,
             )
 

@@ -51,8 +51,9 @@ class Pool:
         self._usual: Setup | None = None
         self._retry: Any = None
         self._closed = False
+        self._relapse = 0
         self.failures = 0
-        """Failed starts in a row."""
+        """Starts in a row that failed, or whose process died unclaimed."""
 
     @property
     def warm(self) -> int:
@@ -82,6 +83,7 @@ class Pool:
         )
         if fitting:
             self._warm.remove(fitting[0])
+            self._relapse = 0
             claim.callback(fitting[0])
             return claim
         self._claims.append(claim)
@@ -123,8 +125,9 @@ class Pool:
         if process not in self._starting:
             return
         self._starting.pop(process).cancel()
-        self.failures = 0
+        self._relapse, self.failures = max(self._relapse, self.failures), 0
         if self._claims:
+            self._relapse = 0
             self._claims.popleft().callback(process)
         else:
             self._warm.append(process)
@@ -134,7 +137,9 @@ class Pool:
         """``process`` has ended: replace it if it was ours."""
         if process in self._warm:
             self._warm.remove(process)
-            self.fill()
+            # Replaced, but not at once for ever: it may be that all of them die like that.
+            self.failures = max(self.failures, self._relapse)
+            self._failed("it ended while it waited")
         elif process in self._starting:
             timer = self._starting.pop(process)
             if timer.active():
@@ -142,10 +147,8 @@ class Pool:
             self._failed("it ended while starting up")
 
     def drain(self) -> None:
-        """Let the waiting processes go; new ones start in their place."""
-        for process in self._warm:
-            process.stop()
-        self._warm.clear()
+        """Let everything unclaimed go; new processes start in its place."""
+        self._end_all()
         self.fill()
 
     def recycle(self, age: float) -> None:
@@ -156,12 +159,15 @@ class Pool:
             process.stop()
         self.fill()
 
-    def close(self) -> list[CLIProcess]:
-        """End everything unclaimed; returns the processes that are ending."""
+    def close(self) -> None:
+        """End everything unclaimed, and start nothing any more."""
         self._closed = True
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        self._end_all()
+
+    def _end_all(self) -> None:
         ending = [*self._warm, *self._starting]
         for timer in self._starting.values():
             if timer.active():
@@ -170,13 +176,12 @@ class Pool:
         self._starting.clear()
         for process in ending:
             process.stop()
-        return ending
 
     def _failed(self, why: str) -> None:
         if self._closed:
             return
         self.failures += 1
-        self.log.warn("a Claude CLI did not start: {why}", why=why)
+        self.log.warn("a Claude CLI was lost: {why}", why=why)
         if self.failures >= HOPELESS:
             failure = Failure(Kind.UNAVAILABLE, f"the Claude CLI does not start: {why}", 503)
             while self._claims:

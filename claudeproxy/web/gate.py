@@ -73,6 +73,8 @@ class Gate:
             if sent or not keyless:
                 return _no_key(sent)
         length = _one(headers, "content-length") or "0"
+        if (length != "0" or headers.hasHeader("transfer-encoding")) and not _is_json(headers):
+            return Failure(Kind.INVALID, "content-type must be application/json", 415)
         if length.isdigit() and int(length) > self.max_body:
             return self.too_large()
         return None
@@ -133,7 +135,7 @@ class Gate:
         return bool({host.lower(), _hostname(host)} & (LOOPBACK | self.hosts))
 
 
-def is_json(headers: Headers) -> bool:
+def _is_json(headers: Headers) -> bool:
     """Whether the body is declared as JSON, which no HTML form can do."""
     kind = _one(headers, "content-type") or ""
     return kind.partition(";")[0].strip().lower() == "application/json"

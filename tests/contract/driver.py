@@ -28,7 +28,10 @@ OLD = "claude-sonnet-4-5"
 NEW = "opus"
 """An alias of a model that thinks as it sees fit and gets the environment as a system message."""
 
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 def run(coroutine):
@@ -134,6 +137,9 @@ def serving(*tools, **config):
 
 def of_type(kind, subtype=None):
     return lambda line: line["type"] == kind and subtype in (None, line.get("subtype"))
+
+
+RESULT = of_type("result")
 
 
 def event(kind):
@@ -326,7 +332,7 @@ class Stage:
             if line["type"] == "user":
                 await self.cli.line(completed(line))
 
-    async def turn(self, *content, before=(), until=of_type("result"), **options):
+    async def turn(self, *content, before=(), until=RESULT, **options):
         """Ask, with the lines ``before`` in the same write, until a line; what it led to."""
         since, sent = len(self.cli.lines), len(self.demo.requests)
         line = content[0] if "type" in content[0] and "message" in content[0] else None

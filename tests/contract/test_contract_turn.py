@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_twisted
-from driver import conversation, event, run, serving, system_texts, text, tool
+from driver import event, run, serving, system_texts, text, tool
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 

@@ -129,7 +129,11 @@ def test_a_conversation_of_items() -> None:
                 "content": [
                     {"type": "input_text", "text": "look"},
                     {"type": "input_image", "image_url": PNG, "detail": "auto"},
-                    {"type": "input_file", "filename": "a.txt", "file_data": "data:text/plain;base64,aGk="},
+                    {
+                        "type": "input_file",
+                        "filename": "a.txt",
+                        "file_data": "data:text/plain;base64,aGk=",
+                    },
                     {"type": "input_file", "file_url": "https://a.example/b.pdf"},
                 ],
             },
@@ -150,7 +154,7 @@ def test_a_conversation_of_items() -> None:
             },
             {"role": "user", "content": "go on"},
         ],
-    )  # fmt: skip
+    )
     assert exchange.request.system == ("one", "two")
     assert exchange.ignored == ("input.web_search_call",)
     assert exchange.request.messages == (
@@ -181,7 +185,10 @@ def test_a_conversation_of_items() -> None:
 @pytest.mark.parametrize(
     ("fields", "ignored"),
     [
-        ({"tools": [{"type": "web_search"}, {"type": "namespace"}]}, ("tools.web_search", "tools.namespace")),
+        (
+            {"tools": [{"type": "web_search"}, {"type": "namespace"}]},
+            ("tools.web_search", "tools.namespace"),
+        ),
         ({"tools": [{**ADD, "strict": True}]}, ("tools.strict",)),
         ({"include": ["reasoning.encrypted_content"]}, ("include",)),
         ({"truncation": "auto"}, ("truncation",)),
@@ -190,7 +197,7 @@ def test_a_conversation_of_items() -> None:
         ({"service_tier": "auto", "top_logprobs": 2}, ("service_tier", "top_logprobs")),
         ({"truncation": "disabled", "user": "me", "metadata": {"a": "b"}}, ()),
     ],
-)  # fmt: skip
+)
 def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ...]) -> None:
     assert asked(**fields).ignored == ignored
 
@@ -206,14 +213,44 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
         ({"input": [5]}, "input[0]"),
         ({"input": [{"type": "telepathy"}]}, "input[0].type"),
         ({"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
-        ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0]"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0].content[0].file_id"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0].file_id"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "ftp://x"}]}]}, "input[0].content[0].file_url"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "input[0].content[0]",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+            "input[0].content[0].file_id",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+            "input[0].content[0].file_id",
+        ),
+        (
+            {
+                "input": [
+                    {"role": "user", "content": [{"type": "input_file", "file_url": "ftp://x"}]}
+                ]
+            },
+            "input[0].content[0].file_url",
+        ),
         ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
-        ({"input": [{"type": "function_call", "call_id": "c", "name": "add", "arguments": ""}]}, "input"),
-        ({"input": [{"type": "function_call", "call_id": "c", "name": "add"}, {"role": "user", "content": "x"}]}, "input[1]"),
-        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input[0].call_id"),
+        (
+            {"input": [{"type": "function_call", "call_id": "c", "name": "add", "arguments": ""}]},
+            "input",
+        ),
+        (
+            {
+                "input": [
+                    {"type": "function_call", "call_id": "c", "name": "add"},
+                    {"role": "user", "content": "x"},
+                ]
+            },
+            "input[1]",
+        ),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]},
+            "input[0].call_id",
+        ),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
         ({"instructions": 5}, "instructions"),
         ({"temperature": 3}, "temperature"),
@@ -238,7 +275,7 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"previous_response_id": 5}, "previous_response_id"),
     ],
-)  # fmt: skip
+)
 def test_refusals(fields: dict[str, Any], param: str) -> None:
     failure = refused(**fields)
     assert (failure.status, failure.param) == (404 if param == "input[0].id" else 400, param)

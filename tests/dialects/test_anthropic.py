@@ -1,0 +1,455 @@
+"""Anthropic Messages by values: bodies to requests, events to the wire's own, errors to params."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from claudeproxy.dialects import anthropic
+from claudeproxy.messages import (
+    ArgumentsDelta,
+    Assembly,
+    BlockStarted,
+    BlockStopped,
+    Document,
+    Event,
+    Failure,
+    FailureError,
+    Finished,
+    Image,
+    Kind,
+    Message,
+    Request,
+    SignatureDelta,
+    Started,
+    Text,
+    TextDelta,
+    Thinking,
+    ThinkingDelta,
+    Tool,
+    ToolChoice,
+    ToolResult,
+    ToolUse,
+    Usage,
+)
+
+HI = [{"role": "user", "content": "Hi"}]
+ADD = {"name": "add", "description": "adds", "input_schema": {"type": "object"}}
+TOOL = Tool("add", "adds", {"type": "object"})
+CACHED = {"cache_control": {"type": "ephemeral"}}
+THINK = {"type": "enabled", "budget_tokens": 2000}
+
+
+def asked(**fields: Any) -> anthropic.Messages:
+    body = {"model": "opus", "max_tokens": 4000, "messages": HI, **fields}
+    return anthropic.read(body, "abc", 7)
+
+
+def refused(**fields: Any) -> Failure:
+    with pytest.raises(FailureError) as caught:
+        asked(**fields)
+    return caught.value.failure
+
+
+def test_a_plain_body() -> None:
+    exchange = asked()
+    message = Message("user", (Text("Hi"),))
+    assert exchange.request == Request(model="opus", messages=(message,), max_tokens=4000)
+    assert exchange.ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"system": "Be brief"}, {"system": ("Be brief",)}),
+        (
+            {"system": [{"type": "text", "text": "a", **CACHED}, {"type": "text", "text": "b"}]},
+            {"system": ("a", "b")},
+        ),
+        ({"stop_sequences": ["x", "y", " "]}, {"stop": ("x", "y", " ")}),
+        ({"temperature": 0.5, "top_p": 0.9}, {"temperature": 0.5, "top_p": 0.9}),
+        ({"stream": True}, {"stream": True}),
+        ({"thinking": {"type": "disabled"}}, {"effort": "none"}),
+        ({"thinking": {"type": "adaptive"}}, {}),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"effort": "low"}),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 10_000}, "max_tokens": 20_000},
+            {"effort": "medium", "max_tokens": 20_000},
+        ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 50_000}, "max_tokens": 60_000},
+            {"effort": "max", "max_tokens": 60_000},
+        ),
+        ({"output_config": {"effort": "xhigh"}}, {"effort": "xhigh"}),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+            {"schema": {"type": "object"}},
+        ),
+        (
+            {"output_format": {"type": "json_schema", "schema": {"type": "object"}}},
+            {"schema": {"type": "object"}},
+        ),
+        ({"tools": [{**ADD, **CACHED, "type": "custom"}]}, {"tools": (TOOL,)}),
+        (
+            {"tools": [ADD], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}},
+            {"tools": (TOOL,), "tool_choice": ToolChoice("any", parallel=False)},
+        ),
+        (
+            {"tools": [ADD], "tool_choice": {"type": "tool", "name": "add"}},
+            {"tools": (TOOL,), "tool_choice": ToolChoice("tool", "add")},
+        ),
+        (
+            {"tools": [ADD], "tool_choice": {"type": "none"}},
+            {"tools": (TOOL,), "tool_choice": ToolChoice("none")},
+        ),
+    ],
+)
+def test_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    messages = (Message("user", (Text("Hi"),)),)
+    assert asked(**fields).request == Request(
+        **{"model": "opus", "messages": messages, "max_tokens": 4000, **expected}
+    )
+
+
+def test_a_conversation_of_blocks() -> None:
+    image = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    exchange = asked(
+        messages=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "look", **CACHED},
+                    {"type": "image", "source": image},
+                    {"type": "image", "source": {"type": "url", "url": "https://a.example/b"}},
+                    {
+                        "type": "document",
+                        "source": {"type": "text", "media_type": "text/plain", "data": "hi"},
+                        "title": "t",
+                        "context": "c",
+                        "citations": {"enabled": True},
+                    },
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "hm", "signature": "s"},
+                    {"type": "redacted_thinking", "data": "x"},
+                    {"type": "text", "text": "I will"},
+                    {"type": "tool_use", "id": "toolu01", "name": "add", "input": {"a": 1}},
+                    {"type": "tool_use", "id": "toolu_02", "name": "add", "input": {}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "toolu_01", "content": "one"},
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "toolu_02",
+                        "is_error": True,
+                        "content": [{"type": "text", "text": "two"}],
+                    },
+                    {"type": "text", "text": "go on"},
+                ],
+            },
+        ]
+    )
+    assert exchange.ignored == ("citations",)
+    assert exchange.request.messages == (
+        Message(
+            "user",
+            (
+                Text("look"),
+                Image(image),
+                Image({"type": "url", "url": "https://a.example/b"}),
+                Document({"type": "text", "media_type": "text/plain", "data": "hi"}, "t", "c"),
+            ),
+        ),
+        Message(
+            "assistant",
+            (
+                Text("I will"),
+                ToolUse("toolu_01", "add", {"a": 1}),
+                ToolUse("toolu_02", "add", {}),
+            ),
+        ),
+        Message(
+            "user",
+            (
+                ToolResult("toolu_01", (Text("one"),)),
+                ToolResult("toolu_02", (Text("two"),), is_error=True),
+                Text("go on"),
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"top_k": 5}, ("top_k",)),
+        ({"service_tier": "auto"}, ("service_tier",)),
+        ({"tools": [{**ADD, "strict": True}]}, ("tools.strict",)),
+        ({"tools": [{**ADD, "defer_loading": True}]}, ("tools.defer_loading",)),
+        ({"output_config": {"task_budget": {}}}, ("output_config.task_budget",)),
+        ({"metadata": {"user_id": "me"}, **CACHED, "unknown": 1}, ()),
+    ],
+)
+def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ...]) -> None:
+    assert asked(**fields).ignored == ignored
+
+
+def in_user(**block: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [block]}]}
+
+
+CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "a", "input": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages"),
+        ({"messages": [*HI, {"role": "assistant", "content": "{"}]}, "messages"),
+        ({"messages": [*HI, CALL]}, "messages"),
+        ({"messages": [*HI, CALL, *HI]}, "messages[2]"),
+        (in_user(type="server_tool_use"), "messages[0].content[0]"),
+        (in_user(type="search_result"), "messages[0].content[0]"),
+        (in_user(type="tool_result", tool_use_id="c"), "messages[0].content[0].tool_use_id"),
+        (
+            in_user(type="image", source={"type": "file", "file_id": "f"}),
+            "messages[0].content[0].source.type",
+        ),
+        (
+            in_user(type="image", source={"type": "base64", "media_type": "image/tiff"}),
+            "messages[0].content[0].source.media_type",
+        ),
+        (
+            in_user(
+                type="image", source={"type": "base64", "media_type": "image/png", "data": "?"}
+            ),
+            "messages[0].content[0].source.data",
+        ),
+        (
+            in_user(type="document", source={"type": "content", "content": []}),
+            "messages[0].content[0].source.type",
+        ),
+        ({"system": [{"type": "image"}]}, "system[0].type"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"name": "add"}]}, "tools[0].input_schema"),
+        ({"tools": [ADD, ADD]}, "tools[1].name"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tools": [ADD], "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice.name"),
+        ({"tools": [ADD], "tool_choice": {"type": "some"}}, "tool_choice.type"),
+        ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 10}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 4000}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "deep"}}, "thinking.type"),
+        ({"temperature": 1.5}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"stop_sequences": [5]}, "stop_sequences"),
+        ({"output_config": {"effort": "none"}}, "output_config.effort"),
+        ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
+        ({"container": "c"}, "container"),
+        ({"mcp_servers": [{}]}, "mcp_servers"),
+    ],
+)
+def test_refusals(fields: dict[str, Any], param: str) -> None:
+    failure = refused(**fields)
+    assert (failure.status, failure.param) == (400, param)
+    assert param.split("[")[0].split(".")[0] in failure.message
+
+
+ANSWER: tuple[Event, ...] = (
+    Started("msg_up", "claude", Usage(10, 1)),
+    BlockStarted(0, Thinking("")),
+    ThinkingDelta(0, "hm"),
+    SignatureDelta(0, "sig"),
+    BlockStopped(0),
+    BlockStarted(1, Text("")),
+    TextDelta(1, "Hello"),
+    BlockStopped(1),
+    BlockStarted(2, ToolUse("toolu_01", "add", {})),
+    ArgumentsDelta(2, '{"a":1}'),
+    BlockStopped(2),
+)
+END = Finished("tool_use", None, Usage(10, 5, 3, 2, 1))
+USAGE = {
+    "input_tokens": 10,
+    "cache_creation_input_tokens": 2,
+    "cache_read_input_tokens": 3,
+    "output_tokens": 5,
+    "output_tokens_details": {"thinking_tokens": 1},
+}
+
+
+def rendered(exchange: anthropic.Messages, *events: Event) -> list[dict[str, Any]]:
+    stream = exchange.stream()
+    parts = stream.render(0, events).decode().removesuffix("\n\n").split("\n\n")
+    assert stream.ended
+    found = []
+    for part in parts:
+        name, data = part.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    return found
+
+
+def blocks(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What tells of blocks: index, and the block or delta."""
+    return [
+        (e["index"], e.get("content_block") or e.get("delta"))
+        for e in events
+        if e["type"].startswith("content_block")
+    ]
+
+
+TEXT: list[tuple[Any, ...]] = [
+    ({"type": "text", "text": ""}),
+    ({"type": "text_delta", "text": "Hello"}),
+    None,
+    ({"type": "tool_use", "id": "toolu_01", "name": "add", "input": {}}),
+    ({"type": "input_json_delta", "partial_json": '{"a":1}'}),
+    None,
+]  # type: ignore[list-item]
+
+
+def test_the_events_of_a_message() -> None:
+    first, *events, delta, stop = rendered(asked(thinking=THINK), *ANSWER, END)
+    assert first["type"] == "message_start"
+    assert first["message"] == {
+        "id": "msg_abc",
+        "type": "message",
+        "role": "assistant",
+        "model": "opus",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 10,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": 1,
+            "output_tokens_details": {"thinking_tokens": 0},
+        },
+    }
+    assert blocks(events) == [
+        (0, {"type": "thinking", "thinking": "", "signature": ""}),
+        (0, {"type": "thinking_delta", "thinking": "hm"}),
+        (0, {"type": "signature_delta", "signature": "sig"}),
+        (0, None),
+        *zip((1, 1, 1, 2, 2, 2), TEXT, strict=True),
+    ]
+    assert delta == {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+        "usage": USAGE,
+    }
+    assert stop == {"type": "message_stop"}
+
+
+def test_thinking_that_was_not_asked_for_is_left_out() -> None:
+    assert blocks(rendered(asked(), *ANSWER, END)) == list(
+        zip((0, 0, 0, 1, 1, 1), TEXT, strict=True)
+    )
+
+
+def test_omitted_thinking_keeps_its_signature() -> None:
+    exchange = asked(thinking={**THINK, "display": "omitted"})
+    assert blocks(rendered(exchange, *ANSWER, END))[:3] == [
+        (0, {"type": "thinking", "thinking": "", "signature": ""}),
+        (0, {"type": "signature_delta", "signature": "sig"}),
+        (0, None),
+    ]
+
+
+def whole(exchange: anthropic.Messages, end: Finished = END) -> dict[str, Any]:
+    assembly = Assembly()
+    for event in ANSWER:
+        assembly.add(event)
+    return exchange.whole([(assembly, end)])
+
+
+def test_a_whole_message() -> None:
+    text = {"type": "text", "text": "Hello"}
+    call = {"type": "tool_use", "id": "toolu_01", "name": "add", "input": {"a": 1}}
+    thought = {"type": "thinking", "thinking": "hm", "signature": "sig"}
+    message = whole(asked(thinking=THINK))
+    assert message["content"] == [thought, text, call]
+    assert (message["id"], message["stop_reason"]) == ("msg_abc", "tool_use")
+    assert message["usage"] == USAGE
+    assert whole(asked())["content"] == [text, call]
+    omitted = whole(asked(thinking={**THINK, "display": "omitted"}))
+    assert omitted["content"][0] == {**thought, "thinking": ""}
+
+
+@pytest.mark.parametrize("reason", ["end_turn", "refusal", "pause_turn", "a_new_word"])
+def test_stop_reasons_pass_as_they_are(reason: str) -> None:
+    assert whole(asked(), Finished(reason, None, Usage()))["stop_reason"] == reason
+
+
+def test_an_answer_that_was_cut_inside_a_block() -> None:
+    events = rendered(asked(), *ANSWER[:7], Finished("stop_sequence", "x", Usage()))
+    kinds = [event["type"] for event in events[-3:]]
+    assert kinds == ["content_block_stop", "message_delta", "message_stop"]
+    assert events[-2]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "x"}
+
+
+def test_a_failure_on_the_way() -> None:
+    events = rendered(asked(), *ANSWER[:7], Failure(Kind.OVERLOADED, "busy", 529))
+    assert events[-1] == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "busy"},
+        "request_id": "req_abc",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "expected"),
+    [
+        (Kind.INVALID, 400, (400, "invalid_request_error")),
+        (Kind.INVALID, 405, (405, "invalid_request_error")),
+        (Kind.CONTEXT_LENGTH, 400, (400, "invalid_request_error")),
+        (Kind.AUTHENTICATION, 401, (401, "authentication_error")),
+        (Kind.PERMISSION, 403, (403, "permission_error")),
+        (Kind.NOT_FOUND, 404, (404, "not_found_error")),
+        (Kind.MODEL_NOT_FOUND, 404, (404, "not_found_error")),
+        (Kind.TIMEOUT, 408, (408, "timeout_error")),
+        (Kind.TOO_LARGE, 413, (413, "request_too_large")),
+        (Kind.RATE_LIMIT, 429, (429, "rate_limit_error")),
+        (Kind.PLAN_LIMIT, 429, (429, "rate_limit_error")),
+        (Kind.UPSTREAM, 502, (500, "api_error")),
+        (Kind.UNAVAILABLE, 503, (529, "overloaded_error")),
+        (Kind.TIMEOUT, 504, (504, "timeout_error")),
+        (Kind.OVERLOADED, 529, (529, "overloaded_error")),
+    ],
+)
+def test_failures(kind: Kind, status: int, expected: tuple[int, str]) -> None:
+    failure = Failure(kind, "no", status)
+    found, body = anthropic.refusal(failure, "req_1")
+    assert body["type"] == "error"
+    assert body["request_id"] == "req_1"
+    assert (found, body["error"]["type"]) == expected
+    assert "request_id" not in anthropic.refusal(failure)[1]
+
+
+def test_counting() -> None:
+    request, tokens = anthropic.count({"model": "opus", "messages": HI})
+    assert request.model == "opus"
+    assert tokens == len('{"messages": [{"role": "user", "content": "Hi"}]}') // 4 + 1
+    source = {"type": "base64", "media_type": "image/png", "data": "AAAA" * 1000}
+    picture = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    _, with_image = anthropic.count({"model": "opus", "messages": picture})
+    assert 1_600 < with_image < 1_650
+    with pytest.raises(FailureError):
+        anthropic.count({"model": "opus", "messages": []})

@@ -1,0 +1,192 @@
+"""The gate by values: headers in, a refusal or none out."""
+
+import pytest
+from twisted.web.http_headers import Headers
+
+from claudeproxy.messages import Kind
+from claudeproxy.web.gate import EXPOSED, Gate
+from claudeproxy.web.keys import Keys
+
+PAGE = "https://chat.example.com"
+OPEN = Gate.make([], [], 1000)
+WIDER = Gate.make(["Claude.lan", "b.lan:80", "host.docker.internal"], [PAGE + "/"], 1000)
+KEYED = Gate.make([], [PAGE], 1000, Keys({"laptop": "s3cret", "desk": "other"}))
+
+
+def headers(host: str | None = "localhost:3456", **fields: str | list[str]) -> Headers:
+    found = Headers({} if host is None else {"host": [host]})
+    for name, value in fields.items():
+        values = value if isinstance(value, list) else [value]
+        found.setRawHeaders(name.replace("_", "-"), values)
+    return found
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LocalHost:3456", "127.0.0.1:1", "[::1]", "[::1]:3456", "localhost.:3456"],
+)
+def test_loopback_names_are_let_in(host: str) -> None:
+    assert OPEN.refusal(headers(host)) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [None, "", "evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]", "0.0.0.0"],
+)
+def test_other_hosts_are_refused(host: str | None) -> None:
+    failure = OPEN.refusal(headers(host))
+    assert failure is not None
+    assert (failure.kind, failure.status) == (Kind.PERMISSION, 403)
+    assert "--allow-host" in failure.message
+
+
+def test_two_hosts_are_none() -> None:
+    assert OPEN.refusal(Headers({"host": ["localhost", "localhost"]})) is not None
+
+
+@pytest.mark.parametrize(
+    ("host", "let_in"),
+    [
+        ("claude.lan", True),
+        ("CLAUDE.LAN:3456", True),
+        ("b.lan:80", True),
+        ("b.lan:81", False),
+        ("b.lan", False),
+        ("host.docker.internal:3456", True),
+    ],
+)
+def test_allowed_hosts(host: str, let_in: bool) -> None:
+    assert (WIDER.refusal(headers(host)) is None) is let_in
+
+
+@pytest.mark.parametrize("host", [None, "localhost", "d", "evil.example", "%2Frun%2Fc.sock"])
+def test_over_a_unix_socket_any_host_will_do(host: str | None) -> None:
+    assert OPEN.refusal(headers(host), unix=True) is None
+
+
+def test_over_a_unix_socket_the_rest_is_checked() -> None:
+    assert OPEN.refusal(headers(origin=PAGE), unix=True) is not None
+    assert KEYED.refusal(headers(), unix=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("origin", "let_in"),
+    [
+        (PAGE, True),
+        (PAGE.upper(), True),
+        (PAGE + ":8443", False),
+        ("http://chat.example.com", False),
+        ("https://evil.example", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_allowed_origins(origin: str, let_in: bool) -> None:
+    asked = headers(origin=origin, sec_fetch_site="cross-site")
+    assert (WIDER.refusal(asked) is None) is let_in
+    assert OPEN.refusal(asked) is not None
+
+
+def test_two_origins_are_none() -> None:
+    assert WIDER.refusal(headers(origin=[PAGE, PAGE])) is not None
+
+
+@pytest.mark.parametrize(
+    ("site", "let_in"),
+    [("cross-site", False), ("same-site", True), ("same-origin", True), ("none", True)],
+)
+def test_sec_fetch_site(site: str, let_in: bool) -> None:
+    assert (WIDER.refusal(headers(sec_fetch_site=site)) is None) is let_in
+
+
+def test_what_node_sends_is_let_in() -> None:
+    assert OPEN.refusal(headers(sec_fetch_mode="cors")) is None
+
+
+@pytest.mark.parametrize(("length", "let_in"), [("1000", True), ("1001", False), ("9" * 30, False)])
+def test_content_length(length: str, let_in: bool) -> None:
+    failure = OPEN.refusal(headers(content_length=length))
+    assert (failure is None) is let_in
+    assert failure is None or failure.status == 413
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"authorization": "Bearer s3cret"}, "laptop"),
+        ({"authorization": "bearer other"}, "desk"),
+        ({"x_api_key": "s3cret"}, "laptop"),
+        ({"x_api_key": "wrong", "authorization": "Bearer other"}, "desk"),
+        ({"x_api_key": "other", "authorization": "Basic abc"}, "desk"),
+        ({}, None),
+        ({"authorization": "Bearer wrong"}, None),
+        ({"authorization": "s3cret"}, None),
+        ({"authorization": ["Bearer s3cret", "Bearer s3cret"]}, None),
+        ({"x_api_key": "S3CRET"}, None),
+    ],
+)
+def test_keys_at_the_gate(fields: dict[str, str | list[str]], name: str | None) -> None:
+    asked = headers(**fields)
+    assert KEYED.key_name(asked) == name
+    assert KEYED.shows_all(asked) is (name is not None)
+    failure = KEYED.refusal(asked)
+    if name is not None:
+        assert failure is None
+        return
+    assert failure is not None
+    assert (failure.kind, failure.status) == (Kind.AUTHENTICATION, 401)
+    assert failure.code == "invalid_api_key"
+    assert "s3cret" not in failure.message
+
+
+def test_what_is_there_without_a_key() -> None:
+    assert KEYED.refusal(headers(), keyless=True) is None
+    assert KEYED.refusal(headers(x_api_key="wrong"), keyless=True) is not None
+    assert OPEN.shows_all(headers())
+
+
+def test_who_is_foreign_does_not_learn_whether_a_key_is_right() -> None:
+    asked = {"authorization": "Bearer wrong"}
+    for foreign in (headers("evil.example", **asked), headers(origin="https://e.example", **asked)):
+        failure = KEYED.refusal(foreign)
+        assert failure is not None
+        assert failure.status == 403
+
+
+def test_headers_for_a_page() -> None:
+    assert WIDER.for_page(headers(origin=PAGE)) == {
+        "access-control-allow-origin": PAGE,
+        "access-control-expose-headers": EXPOSED,
+        "vary": "Origin",
+    }
+    assert "x-request-id" in EXPOSED
+    assert WIDER.for_page(headers()) == {}
+    assert WIDER.for_page(headers(origin="https://evil.example")) == {}
+    assert OPEN.for_page(headers(origin=PAGE)) == {}
+
+
+def test_preflight() -> None:
+    names = "authorization,content-type,x-stainless-lang"
+    asked = headers(
+        origin=PAGE,
+        access_control_request_method="POST",
+        access_control_request_headers=names,
+    )
+    assert KEYED.preflight(b"OPTIONS", asked) == {
+        "access-control-allow-origin": PAGE,
+        "access-control-allow-methods": "POST",
+        "access-control-allow-headers": names,
+        "access-control-max-age": "600",
+        "vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+    }
+    assert KEYED.preflight(b"POST", asked) is None
+    assert OPEN.preflight(b"OPTIONS", asked) is None
+
+
+def test_what_is_no_preflight() -> None:
+    assert WIDER.preflight(b"OPTIONS", headers(origin=PAGE)) is None
+    assert WIDER.preflight(b"OPTIONS", headers(access_control_request_method="GET")) is None
+    plain = headers(origin=PAGE, access_control_request_method="GET")
+    found = WIDER.preflight(b"OPTIONS", plain)
+    assert found is not None
+    assert "access-control-allow-headers" not in found

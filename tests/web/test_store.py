@@ -1,0 +1,124 @@
+"""Stored responses: the file, its bounds, and chains."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+
+from claudeproxy.web.store import Store, Stored
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "responses.sqlite"
+
+
+@pytest.fixture
+def store(path: Path, clock: Clock) -> Iterator[Store]:
+    opened = Store(path, clock, max_age=100, max_bytes=1000)
+    opened.open(reactor)
+    yield opened
+    opened.close()
+
+
+def stored(ident: str, previous: str | None = None, text: str = "x") -> Stored:
+    items: list[dict[str, Any]] = [{"role": "user", "content": text}]
+    return Stored({"id": ident, "output": [{"id": f"msg_{ident}"}]}, items, previous)
+
+
+@ensureDeferred
+async def test_put_get_delete(store: Store) -> None:
+    assert await store.get("a") is None
+    await store.put(stored("a"))
+    assert await store.get("a") == stored("a")
+    assert stored("a").output == [{"id": "msg_a"}]
+    assert await store.delete("a")
+    assert not await store.delete("a")
+    assert await store.get("a") is None
+
+
+@ensureDeferred
+async def test_what_is_put_can_be_had_at_once(store: Store) -> None:
+    putting = store.put(stored("a"))
+    assert await store.get("a") == stored("a")
+    await putting
+
+
+@ensureDeferred
+async def test_chains_are_told_from_the_beginning(store: Store) -> None:
+    for ident, previous in (("a", None), ("b", "a"), ("c", "b"), ("d", "a")):
+        await store.put(stored(ident, previous))
+    assert [s.id for s in await store.chain("c") or ()] == ["a", "b", "c"]
+    assert [s.id for s in await store.chain("d") or ()] == ["a", "d"]
+    assert await store.chain("e") is None
+    await store.delete("b")
+    assert await store.chain("c") is None
+    assert await store.get("c") is not None
+
+
+@ensureDeferred
+async def test_what_is_old_goes_and_what_is_used_stays(store: Store, clock: Clock) -> None:
+    for ident, previous in (("a", None), ("b", "a"), ("old", None)):
+        await store.put(stored(ident, previous))
+    clock.now += 90
+    await store.chain("b")
+    clock.now += 90
+    assert await store.get("old") is None
+    await store.put(stored("new"))
+    clock.now -= 90
+    assert await store.get("old") is None
+    assert [s.id for s in await store.chain("b") or ()] == ["a", "b"]
+
+
+@ensureDeferred
+async def test_what_is_too_much_goes_the_longest_unused_first(store: Store, clock: Clock) -> None:
+    for ident in "abc":
+        clock.now += 1
+        await store.put(stored(ident, text="x" * 300))
+    assert await store.get("a") is None
+    assert await store.get("b") is not None
+    await store.put(stored("huge", text="x" * 2000))
+    assert await store.get("huge") is None
+    assert await store.get("b") is not None
+
+
+@ensureDeferred
+async def test_the_file_is_private_and_outlives_the_store(store: Store, path: Path) -> None:
+    await store.put(stored("a", text="a secret"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    store.close()
+    again = Store(path, Clock())
+    again.open(reactor)
+    assert await again.get("a") == stored("a", text="a secret")
+    await again.delete("a")
+    again.close()
+    assert b"a secret" not in path.read_bytes()
+
+
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_a_response_that_cannot_be_stored_is_logged(
+    store: Store, nothing_logged: list[str]
+) -> None:
+    await store.put(Stored({"id": "a", "output": [object()]}, []))
+    assert "is not JSON serializable" in nothing_logged[0]
+    nothing_logged.clear()
