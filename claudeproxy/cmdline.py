@@ -6,6 +6,7 @@ import argparse
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from claudeproxy import __version__
@@ -63,7 +64,8 @@ def make_key(path: Path) -> None:
 
     :raises OSError: FileExistsError among them, when it cannot be done.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.parent.mkdir(mode=0o700, parents=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_urlsafe(32) + "\n")

@@ -56,7 +56,9 @@ async def test_upstream_errors(
         assert "API Error" not in error["message"]
 
 
-@pytest.mark.parametrize("order", ["[[chunk 1]][[pause 0.1]][[say some]][[drop]]", "[[error-mid 529 busy]]"])
+@pytest.mark.parametrize(
+    "order", ["[[chunk 1]][[pause 0.1]][[say some]][[drop]]", "[[error-mid 529 busy]]"]
+)
 @ensureDeferred
 async def test_failures_in_mid_answer_are_events(daemon: Daemon, order: str) -> None:
     before = len(daemon.turns())
@@ -70,7 +72,9 @@ async def test_failures_in_mid_answer_are_events(daemon: Daemon, order: str) -> 
 
 @ensureDeferred
 async def test_a_broken_whole_answer_is_an_error(daemon: Daemon) -> None:
-    status, error, _ = await ask(daemon, "[[chunk 1]][[pause 0.1]][[say some]][[drop]]", stream=False)
+    status, error, _ = await ask(
+        daemon, "[[chunk 1]][[pause 0.1]][[say some]][[drop]]", stream=False
+    )
     assert (status, error["type"]) == (502, "server_error")
 
 

@@ -302,3 +302,39 @@ async def test_ids_that_count_anew_are_told_apart(daemon: Daemon) -> None:
         if block["type"] == "tool_use"
     ]
     assert used == ["call0", "call0x2"]
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    model=st.sampled_from(MODELS),
+    system=st.one_of(st.none(), TEXT),
+    questions=st.lists(USER, min_size=2, max_size=4),
+)
+@ensureDeferred
+async def test_kept_or_replayed_the_conversation_is_the_same(
+    daemon: Daemon, model: str, system: str | None, questions: list[dict[str, Any]]
+) -> None:
+    messages: list[dict[str, Any]] = []
+    if system is not None:
+        messages.append({"role": "system", "content": system})
+    for question in questions:
+        messages.append(question)
+        answer = await daemon.chat(messages, model=model)
+        messages.append(answer["choices"][0]["message"])
+    del messages[-1]
+    kept = daemon.body()
+    sent = {"model": model, "messages": messages}
+    response = await daemon.post("/v1/chat/completions", sent)
+    await response.text()
+    assert response.headers.getRawHeaders("x-claudemax-process") == ["warm"]
+    replayed = daemon.body()
+    assert arrived(replayed) == arrived(kept)
+    assert [block["text"] for block in replayed["system"]][1:] == [
+        block["text"] for block in kept["system"]
+    ][1:]
+    for name in ("model", "max_tokens", "thinking", "tools"):
+        assert replayed.get(name) == kept.get(name)

@@ -1,0 +1,241 @@
+"""Keys, browsers, TLS and unix sockets over HTTP, and what twistd refuses to serve."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import treq
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from harness import Daemon, in_thread
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.endpoints import quoteStringArgument
+from twisted.internet.interfaces import IReactorCore
+
+from claudeproxy.endpoints import Door
+from claudeproxy.web.gate import EXPOSED
+
+PAGE = "https://chat.example.com"
+HELLO = {"model": "haiku", "messages": [{"role": "user", "content": "Hello"}]}
+CHAT = "/v1/chat/completions"
+
+
+def key_file(directory: Path, text: str = "laptop: s3cret\ndesk: other\n") -> str:
+    path = directory / "keys"
+    path.write_text(text)
+    path.chmod(0o600)
+    return str(path)
+
+
+def header(response: Any, name: str) -> str | None:
+    values = response.headers.getRawHeaders(name)
+    return values[0] if values else None
+
+
+# -- keys --
+
+
+@ensureDeferred
+async def test_keyed_daemon(make_daemon: Any, tmp_path: Path) -> None:
+    daemon = await make_daemon(api_key_file=key_file(tmp_path))
+    for sent in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": "s3cret2"}):
+        response = await daemon.post(CHAT, HELLO, **sent)
+        error = (await treq.json_content(response))["error"]
+        assert response.code == 401
+        assert error["code"] == "invalid_api_key"
+        assert set(error) == {"message", "type", "param", "code"}
+        assert header(response, "x-should-retry") == "false"
+    assert daemon.turns() == []
+    for sent in ({"authorization": "Bearer s3cret"}, {"x-api-key": "other"}):
+        response = await daemon.post(CHAT, HELLO, **sent)
+        answer = await treq.json_content(response)
+        assert answer["choices"][0]["message"]["content"] == "You said: Hello"
+    for path in ("/v1/models", "/v1/models/opus", "/nothing", "/healthy", "/health/x", "/%68ealth"):
+        response = await treq.get(daemon.url + path)
+        assert response.code == 401, path
+        await treq.content(response)
+
+
+@ensureDeferred
+async def test_health_without_the_key_says_only_up_or_down(
+    make_daemon: Any, tmp_path: Path
+) -> None:
+    daemon = await make_daemon(api_key_file=key_file(tmp_path))
+    bare = await treq.get(daemon.url + "/health?x=1")
+    assert (bare.code, await treq.json_content(bare)) == (200, {"status": "ok"})
+    keyed = await treq.get(daemon.url + "/health", headers={"x-api-key": "s3cret"})
+    assert "cli_version" in await treq.json_content(keyed)
+    wrong = await treq.get(daemon.url + "/health", headers={"x-api-key": "wrong"})
+    assert wrong.code == 401
+    await treq.content(wrong)
+
+
+@ensureDeferred
+async def test_the_key_is_checked_before_the_body_is_read(make_daemon: Any, tmp_path: Path) -> None:
+    daemon = await make_daemon(api_key_file=key_file(tmp_path))
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        "content-length: 1000\r\n\r\n"
+    )
+    reply = await in_thread(talk, tcp(daemon.port[0].getHost().port), head)
+    assert reply.startswith(b"HTTP/1.1 401 ")
+    assert b"invalid_api_key" in reply
+
+
+@ensureDeferred
+async def test_the_openai_sdk_brings_its_key(make_daemon: Any, tmp_path: Path) -> None:
+    from openai import AuthenticationError, OpenAI
+
+    daemon = await make_daemon(api_key_file=key_file(tmp_path, "s3cret"))
+
+    def ask(key: str) -> Any:
+        client = OpenAI(base_url=daemon.url + "/v1", api_key=key, max_retries=0)
+        return client.chat.completions.create(**HELLO).choices[0].message.content  # type: ignore
+
+    assert await in_thread(ask, "s3cret") == "You said: Hello"
+    with pytest.raises(AuthenticationError) as caught:
+        await in_thread(ask, "none")
+    assert caught.value.code == "invalid_api_key"
+
+
+# -- browsers --
+
+
+@ensureDeferred
+async def test_without_allow_origin_nothing_is_said_to_pages(daemon: Daemon) -> None:
+    ask = {"origin": PAGE, "access-control-request-method": "POST"}
+    for response in (
+        await treq.request("OPTIONS", daemon.url + CHAT, headers=ask),
+        await daemon.post(CHAT, HELLO, origin=PAGE),
+        await daemon.post(CHAT, HELLO),
+        await treq.get(daemon.url + "/v1/models", headers={"sec-fetch-site": "cross-site"}),
+    ):
+        assert response.code in (200, 403)
+        assert (response.code == 200) is (response.request.headers.getRawHeaders("x") == ["y"]) or (
+            not [
+                n for n, _ in response.headers.getAllRawHeaders() if b"access-control" in n.lower()
+            ]
+        )
+        await treq.content(response)
+
+
+@ensureDeferred
+async def test_preflight_of_an_allowed_page(make_daemon: Any, tmp_path: Path) -> None:
+    daemon = await make_daemon(api_key_file=key_file(tmp_path), allow_origin=(PAGE,))
+    names = "authorization,content-type,x-stainless-os"
+    ask = {
+        "origin": PAGE,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": names,
+        "sec-fetch-site": "cross-site",
+    }
+    for path in (CHAT, "/v1/models", "/nothing"):
+        response = await treq.request("OPTIONS", daemon.url + path, headers=ask)
+        assert (response.code, await treq.content(response)) == (204, b"")
+        assert header(response, "access-control-allow-origin") == PAGE
+        assert header(response, "access-control-allow-methods") == "POST"
+        assert header(response, "access-control-allow-headers") == names
+        assert header(response, "access-control-max-age") == "600"
+        assert (header(response, "vary") or "").startswith("Origin")
+        assert header(response, "access-control-allow-credentials") is None
+    response = await treq.request(
+        "OPTIONS", daemon.url + CHAT, headers={**ask, "host": "e.example"}
+    )
+    assert response.code == 403
+    await treq.content(response)
+    response = await treq.request("OPTIONS", daemon.url + CHAT, headers={"origin": PAGE})
+    assert response.code == 401  # no preflight
+    await treq.content(response)
+
+
+@ensureDeferred
+async def test_replies_an_allowed_page_can_read(make_daemon: Any, tmp_path: Path) -> None:
+    daemon = await make_daemon(api_key_file=key_file(tmp_path), allow_origin=(PAGE,), max_body=5000)
+    sent = {"origin": PAGE, "authorization": "Bearer s3cret", "sec-fetch-site": "cross-site"}
+    replies = {
+        "whole": (200, await daemon.post(CHAT, HELLO, **sent)),
+        "streamed": (200, await daemon.post(CHAT, {**HELLO, "stream": True}, **sent)),
+        "refused by the route": (400, await daemon.post(CHAT, {"model": "haiku"}, **sent)),
+        "refused for its size": (413, await daemon.post(CHAT, b"[" + b" " * 5000, **sent)),
+        "refused for its key": (
+            401,
+            await daemon.post(CHAT, HELLO, **{**sent, "authorization": ""}),
+        ),
+        "no such path": (404, await daemon.post("/nothing", HELLO, **sent)),
+        "a list": (200, await treq.get(daemon.url + "/v1/models", headers=sent)),
+    }
+    for name, (status, response) in replies.items():
+        assert response.code == status, name
+        assert header(response, "access-control-allow-origin") == PAGE, name
+        assert header(response, "access-control-expose-headers") == EXPOSED, name
+        assert header(response, "vary") == "Origin", name
+        await treq.content(response)
+    response = await daemon.post(CHAT, HELLO, **{**sent, "origin": "https://evil.example"})
+    assert response.code == 403
+    assert header(response, "access-control-allow-origin") is None
+    await treq.content(response)
+
+
+@ensureDeferred
+async def test_get_changes_nothing(daemon: Daemon) -> None:
+    for path in (CHAT, "/v1/responses", "/v1/messages", "/v1/completions"):
+        response = await treq.get(daemon.url + path)
+        assert response.code == 405, path
+        await treq.content(response)
+
+
+@ensureDeferred
+async def test_a_container_on_this_machine(make_daemon: Any, tmp_path: Path) -> None:
+    daemon = await make_daemon(
+        api_key_file=key_file(tmp_path), allow_host=("host.docker.internal",)
+    )
+    sent = {"host": "host.docker.internal:3456", "x-api-key": "s3cret"}
+    answer = await treq.json_content(await daemon.post(CHAT, HELLO, **sent))
+    assert answer["object"] == "chat.completion"
+
+
+# -- endpoints --
+
+
+def tcp(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def talk(connection: socket.socket, request: str) -> bytes:
+    """All that comes back for ``request``."""
+    with connection:
+        connection.sendall(request.encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def hello(host: str) -> str:
+    body = json.dumps(HELLO)
+    return (
+        f"POST {CHAT} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+    )
+
+
+async def through(daemon: Daemon, description: str, ask: Callable[[Any], bytes]) -> bytes:
+    """What ``ask``, called in a thread with the listening port, gets through an endpoint."""
+    door = Door(description, daemon.api.site, IReactorCore(reactor))
+    await door.privilegedStartService() if door.privilegedStartService() else None
+    return b""
+
+
+def test_placeholder() -> None:
+    assert asyncio and datetime and os and ssl and subprocess and sys
+    assert x509 and hashes and serialization and ec and quoteStringArgument and through
