@@ -40,11 +40,11 @@ _SWITCHES = {
     "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # tools keep their names
     "ENABLE_TOOL_SEARCH": "false",  # all tools are in the request
     "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "1",
-    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # a broken stream would be answered twice
+    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # a stream that breaks would be asked for again
     "CLAUDE_CODE_MAX_RETRIES": "0",  # errors show at once; an expired login is still renewed
     "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
     "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP": "1",  # claude-opus-4-1 would become another model
-    "CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "100000000",  # how long is too long, upstream knows
+    "MAX_MCP_OUTPUT_TOKENS": "100000000",  # a tool's images would be counted upstream, and cut
     "DISABLE_AUTOUPDATER": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",

@@ -17,7 +17,8 @@ from twisted.python.failure import Failure as Reason
 from claudeproxy.messages import Event, Message, Request, ToolResult
 
 from .models import ModelInfo
-from .session import Doomed, Output, Ready, Session, Settled, State, Window, Write
+from .outputs import Doomed, Output, Ready, Window, Write
+from .session import Session, State
 from .setup import Setup
 
 GRACE = 1.0
@@ -36,9 +37,6 @@ class Owner(Protocol):
 
     def ready(self, process: CLIProcess, models: tuple[ModelInfo, ...]) -> None:
         """It has started up."""
-
-    def settled(self, process: CLIProcess) -> None:
-        """Its last turn is entirely over."""
 
     def window(self, info: Mapping[str, Any]) -> None:
         """It told the state of a plan window."""
@@ -190,14 +188,14 @@ class CLIProcess(ProcessProtocol):
     def _apply(self, outputs: Iterable[Output]) -> None:
         writes: list[bytes] = []
         events: list[Event] = []
-        notices: list[Ready | Settled | Window] = []
+        notices: list[Ready | Window] = []
         for output in outputs:
             if isinstance(output, Write):
                 writes.append(output.data)
             elif isinstance(output, Doomed):
                 self.log.debug("killing {pid}: {why}", pid=self._pid, why=output.why)
                 self.kill()
-            elif isinstance(output, (Ready, Settled, Window)):
+            elif isinstance(output, (Ready, Window)):
                 notices.append(output)
             else:
                 events.append(output)
@@ -206,8 +204,6 @@ class CLIProcess(ProcessProtocol):
         for notice in notices:
             if isinstance(notice, Ready):
                 self._owner.ready(self, notice.models)
-            elif isinstance(notice, Settled):
-                self._owner.settled(self)
             else:
                 self._owner.window(notice.info)
         if events and self.listener is not None:

@@ -14,16 +14,17 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
-from attrs import frozen
+from claudeproxy.messages import Failure, Kind, Message, Request, ToolResult
 
-from claudeproxy.messages import Event, Failure, Kind, Message, Request, ToolResult
-
+from .control import apply_flags, control_request, mcp_answer, write_line
 from .errors import classify
 from .lines import Lines, LineTooLong
-from .models import ModelInfo, parse_models
+from .models import parse_models
+from .outputs import Doomed, Output, Ready, Window, Write
+from .settings import BRAKE
 from .setup import Setup
 from .tools import ToolServer, call_answer
 from .wire import Answer, message_line
@@ -41,41 +42,6 @@ class State(Enum):
     PARKED = "parked"
     DEAD = "dead"
 
-
-@frozen
-class Write:
-    """Bytes for the process's stdin."""
-
-    data: bytes
-
-
-@frozen
-class Ready:
-    """The process has started up; ``models`` is its list."""
-
-    models: tuple[ModelInfo, ...]
-
-
-@frozen
-class Settled:
-    """The answer's aftermath is over: the process takes the next message at once."""
-
-
-@frozen
-class Window:
-    """A plan window's state, as ``rate_limit_info`` tells it."""
-
-    info: Mapping[str, Any]
-
-
-@frozen
-class Doomed:
-    """Kill the process now: ``why`` it must not act any further."""
-
-    why: str
-
-
-Output: TypeAlias = Write | Ready | Settled | Window | Doomed | Event
 
 _HARMLESS_STOPS = frozenset({"end_turn", "stop_sequence", "tool_use"})
 _READY = "ready"
@@ -107,7 +73,7 @@ class Session:
 
     def start(self) -> list[Output]:
         """Ask for the models: the answer tells that the process has started up."""
-        return [_control(_READY, {"subtype": "list_models"})]
+        return [control_request(_READY, {"subtype": "list_models"})]
 
     def prime(self, setup: Setup) -> list[Output]:
         """Set a waiting process up for conversations that need ``setup``, and warm it through.
@@ -119,7 +85,7 @@ class Session:
         self._set_up(setup)
         self._awaited = str(uuid4())
         blank = message_line(Message("user", ()), self._awaited, query=False)
-        return [_control(_SETUP, setup.control_request()), Write(blank)]
+        return [control_request(_SETUP, setup.control_request()), Write(blank)]
 
     def open(self, request: Request, setup: Setup, flags: Mapping[str, Any]) -> list[Output]:
         """Begin a conversation on a waiting process: set-up, history, then the turn."""
@@ -127,11 +93,11 @@ class Session:
         outputs: list[Output] = []
         if self.setup is None:
             self._set_up(setup)
-            outputs.append(_control(_SETUP, setup.control_request()))
+            outputs.append(control_request(_SETUP, setup.control_request()))
         assert self.setup == setup
         self._script.extend(request.messages)
         self.state = State.REPLAYING
-        outputs.append(_flags(flags))
+        outputs.append(apply_flags(flags))
         if self._awaited is None:
             outputs.extend(self._play())
         return outputs
@@ -145,7 +111,7 @@ class Session:
     def extend(self, message: Message, flags: Mapping[str, Any]) -> list[Output]:
         """The next user message of the conversation this process holds."""
         assert self.state in (State.SETTLING, State.IDLE), self.state
-        lines = [_flags(flags), Write(message_line(message, str(uuid4()), query=True))]
+        lines = [apply_flags(flags), Write(message_line(message, str(uuid4()), query=True))]
         settling = self.state is State.SETTLING
         self._begin()
         if settling:
@@ -159,7 +125,7 @@ class Session:
         assert self.state is State.PARKED, self.state
         self._begin()
         self._results.extend(results)
-        return [_flags(flags), *self._return_results()]
+        return [apply_flags(flags), *self._return_results()]
 
     @property
     def calls(self) -> frozenset[str]:
@@ -223,6 +189,8 @@ class Session:
         if event["type"] == "message_stop":
             return self._stopped()
         outputs: list[Output] = list(self._answer.event(event))
+        if event["type"] == "message_start":
+            outputs.append(apply_flags(BRAKE))
         stop = self._answer.stop_reason
         if event["type"] == "message_delta" and stop is not None and not self._may_go_on(stop):
             outputs.append(self._answer.finished())
@@ -263,7 +231,6 @@ class Session:
             return self._doom("it gave up its tool calls")
         if self.state is State.SETTLING:
             self.state = State.IDLE
-            return [Settled()]
         return ()
 
     def _assistant(self, line: Mapping[str, Any]) -> Sequence[Output]:
@@ -288,13 +255,13 @@ class Session:
         request, request_id = line["request"], line["request_id"]
         if request.get("subtype") != "mcp_message":
             response = {"subtype": "error", "error": "not supported", "request_id": request_id}
-            return [_line_of({"type": "control_response", "response": response})]
+            return [write_line({"type": "control_response", "response": response})]
         message = request["message"]
         if message.get("method") == "tools/call":
             use_id = message["params"]["_meta"]["claudecode/toolUseId"]
             self._calls[use_id] = (request_id, message.get("id"))
             return self._return_results()
-        return [_mcp_answer(request_id, self._tools.handle(message))]
+        return [mcp_answer(request_id, self._tools.handle(message))]
 
     def _control_response(self, line: Mapping[str, Any]) -> Sequence[Output]:
         response = line["response"]
@@ -350,7 +317,7 @@ class Session:
         while self._results and self._results[0].tool_use_id in self._calls:
             result = self._results.popleft()
             request_id, call_id = self._calls.pop(result.tool_use_id)
-            outputs.append(_mcp_answer(request_id, call_answer(call_id, result)))
+            outputs.append(mcp_answer(request_id, call_answer(call_id, result)))
         return outputs
 
     def _fail(self, failure: Failure) -> list[Output]:
@@ -360,24 +327,3 @@ class Session:
     def _doom(self, why: str) -> list[Output]:
         self.state = State.DEAD
         return [Doomed(why)]
-
-
-def _line_of(value: Mapping[str, Any]) -> Write:
-    return Write(json.dumps(value).encode() + b"\n")
-
-
-def _control(request_id: str, request: Mapping[str, Any]) -> Write:
-    return _line_of({"type": "control_request", "request_id": request_id, "request": request})
-
-
-def _flags(flags: Mapping[str, Any]) -> Write:
-    return _control("flags", {"subtype": "apply_flag_settings", "settings": flags})
-
-
-def _mcp_answer(request_id: str, answer: Mapping[str, Any]) -> Write:
-    response = {
-        "subtype": "success",
-        "request_id": request_id,
-        "response": {"mcp_response": answer},
-    }
-    return _line_of({"type": "control_response", "response": response})

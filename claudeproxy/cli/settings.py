@@ -22,6 +22,14 @@ MIN_BUDGET = 1_024
 """The API's smallest thinking budget; it has to be below ``max_tokens`` too."""
 
 
+_RELEASE = {"CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "100000000"}
+"""The CLI's own limit of a conversation's tokens, out of the way: upstream knows the real one."""
+
+BRAKE = {"env": {"CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "1"}}
+"""Applied once an answer has begun: whatever the CLI would ask of itself afterwards (after
+``max_tokens``, a broken call, a closed pipe while parked) it then refuses as too long."""
+
+
 @frozen
 class TurnSettings:
     """``flags``: the settings object to apply; ``ignored``: the fields of the request that this
@@ -73,6 +81,7 @@ def turn_settings(
         "env": {
             "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_tokens or ""),
             "CLAUDE_CODE_EXTRA_BODY": json.dumps(body),
+            **_RELEASE,
         },
     }
     return TurnSettings(flags, tuple(ignored))

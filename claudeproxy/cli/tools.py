@@ -6,6 +6,7 @@ waits until the client's next request brings the result.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ MAX_RESULT_CHARS = 500_000
 """A longer result would be written to disk by the CLI and replaced by a preview."""
 
 MAX_DESCRIPTION = 2048
-"""Characters after which the CLI cuts a tool's description."""
+"""Characters after which older CLIs cut a tool's description."""
 
 
 class ToolServer:
@@ -63,9 +64,9 @@ class ToolServer:
 
 
 def definition(tool: Tool) -> dict[str, Any]:
-    """The MCP tool. ``readOnlyHint`` lets parallel calls come at once; a description that the CLI
-    would cut stands whole in the schema's own ``description``, which it does not cut."""
-    schema = dict(tool.parameters) or {"type": "object", "properties": {}}
+    """The MCP tool. ``readOnlyHint`` lets parallel calls come at once; a description that an older
+    CLI would cut stands whole in the schema's own ``description``, which none cuts."""
+    schema = flat(tool.parameters) or {"type": "object", "properties": {}}
     schema.setdefault("type", "object")
     description = tool.description
     if len(description) > MAX_DESCRIPTION:
@@ -79,6 +80,28 @@ def definition(tool: Tool) -> dict[str, Any]:
         "annotations": {"readOnlyHint": True},
         "_meta": {"anthropic/maxResultSizeChars": MAX_RESULT_CHARS},
     }
+
+
+_COMBINERS = ("anyOf", "oneOf", "allOf")
+
+
+def flat(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """``schema`` without combiners at its root: the API refuses them there, and older CLIs drop
+    the tool. All properties of the branches are allowed; what binds them is told in words."""
+    out = {name: value for name, value in schema.items() if name not in _COMBINERS}
+    combined = {name: schema[name] for name in _COMBINERS if isinstance(schema.get(name), list)}
+    if not combined:
+        return dict(schema)
+    properties: dict[str, Any] = {}
+    for branches in combined.values():
+        for branch in branches:
+            if isinstance(branch, Mapping) and isinstance(branch.get("properties"), Mapping):
+                properties.update(branch["properties"])
+    out["type"] = "object"
+    out["properties"] = {**properties, **out.get("properties", {})}
+    bound = f"The input must also satisfy this JSON schema: {json.dumps(combined)}"
+    out["description"] = f"{out['description']}\n\n{bound}" if "description" in out else bound
+    return out
 
 
 def verbatim(result: ToolResult) -> bool:

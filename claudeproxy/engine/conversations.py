@@ -37,6 +37,8 @@ class Kept:
 class _Held:
     process: CLIProcess
     expiry: Any
+    fixed: tuple[Any, ...]
+    """What cannot be changed while parked: the CLI would apply it one turn late."""
 
 
 class Conversations:
@@ -66,7 +68,8 @@ class Conversations:
             process.stop()
             return
         seconds = self._park if process.state is State.PARKED else self._keep_seconds
-        self._held[key] = _Held(process, self._reactor.callLater(seconds, self._end, key))
+        expiry = self._reactor.callLater(seconds, self._end, key)
+        self._held[key] = _Held(process, expiry, _fixed(request))
         while len(self._held) > self._keep:
             self._end(next(iter(self._held)))
 
@@ -79,28 +82,30 @@ class Conversations:
         *before, last = request.messages
         if not before:
             return None
-        process = self._take(conversation_key(request, model, before))
-        if process is None:
+        held = self._take(conversation_key(request, model, before))
+        if held is None:
             return None
+        process = held.process
         results = tuple(block for block in last.content if isinstance(block, ToolResult))
         if process.state in (State.SETTLING, State.IDLE) and not results:
             return Kept(process)
         calls = {plain_id(call): call for call in process.calls}
         answered = {plain_id(result.tool_use_id) for result in results}
         complete = calls and len(results) == len(last.content) and answered == calls.keys()
-        if complete and all(verbatim(result) for result in results):
+        unchanged = held.fixed == _fixed(request)
+        if complete and unchanged and all(verbatim(result) for result in results):
             known = (evolve(r, tool_use_id=calls[plain_id(r.tool_use_id)]) for r in results)
             return Kept(process, tuple(known))
         process.stop()
         return None
 
-    def _take(self, key: bytes) -> CLIProcess | None:
+    def _take(self, key: bytes) -> _Held | None:
         held = self._held.pop(key, None)
         if held is None:
             return None
         if held.expiry.active():  # not when it is what takes the process away
             held.expiry.cancel()
-        return held.process
+        return held
 
     def gone(self, process: CLIProcess) -> None:
         """``process`` has ended."""
@@ -116,14 +121,16 @@ class Conversations:
             return True
         return False
 
-    def close(self) -> list[CLIProcess]:
-        """End them all; returns the processes that are ending."""
-        ending = [held.process for held in self._held.values()]
+    def close(self) -> None:
+        """End them all."""
         for key in list(self._held):
             self._end(key)
-        return ending
 
     def _end(self, key: bytes) -> None:
-        process = self._take(key)
-        if process is not None:
-            process.stop()
+        held = self._take(key)
+        if held is not None:
+            held.process.stop()
+
+
+def _fixed(request: Request) -> tuple[Any, ...]:
+    return request.max_tokens, request.effort

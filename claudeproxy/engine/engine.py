@@ -18,13 +18,14 @@ from claudeproxy.messages import Event, Failure, FailureError, Kind, Request
 
 from . import memory
 from .admission import Admission
+from .attempt import Means
 from .catalogue import Catalogue
 from .conversations import Conversations
 from .deadlines import Deadlines
 from .pool import Pool
 from .standing import Standing
 from .structured import Structure, check_schema
-from .turn import Means, Turn
+from .turn import Turn
 
 TEND = 30.0
 """Seconds between two looks at age and memory."""
@@ -212,9 +213,6 @@ class Engine:
         """A process has started up."""
         self.catalogue.learn(models)
         self.pool.ready(process)
-
-    def settled(self, process: CLIProcess) -> None:
-        """A kept process has come to rest."""
 
     def window(self, info: Mapping[str, Any]) -> None:
         """A plan window told its state."""

@@ -72,7 +72,6 @@ class Channel(HTTPChannel):
     transport: Any
     _path: bytes
     _command: bytes
-    timeOut = IDLE_SECONDS
     _receiving = False
     _refusing = False
 
@@ -93,17 +92,50 @@ class Channel(HTTPChannel):
         # Not HTTPChannel's own, which restarts the time-out at every byte.
         LineReceiver.dataReceived(self, data)
 
+    def lineReceived(self, line: bytes) -> None:
+        # HTTPChannel would read on behind what it has refused, and serve it.
+        if self._refusing:
+            return
+        if line[:1] in (b" ", b"\t"):  # a folded header: not everybody reads it alike
+            self._respondToBadRequestAndDisconnect()
+            return
+        super().lineReceived(line)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if not self._refusing:
+            super().rawDataReceived(data)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._respondToBadRequestAndDisconnect()
+
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            return not self._refusing and super().headerReceived(line)
+        except ValueError:  # a length of more digits than Python takes
+            self._respondToBadRequestAndDisconnect()
+            return False
+
     def allHeadersReceived(self) -> None:
+        codings = self.requests[-1].requestHeaders.getRawHeaders(b"transfer-encoding", [])
+        if [coding.lower() for coding in codings] not in ([], [b"chunked"]):
+            self._respondToBadRequestAndDisconnect()
+            return
         self.setTimeout(BODY_SECONDS)
         super().allHeadersReceived()
 
+    def _send100Continue(self) -> None:
+        if not self._refusing:
+            super()._send100Continue()
+
     def allContentReceived(self) -> None:
+        if self._refusing:
+            return
         self._receiving = False
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
         super().requestDone(request)
-        if self.persistent and not self.requests:
+        if not self.requests:
             self.setTimeout(IDLE_SECONDS)
         if self.site.draining and not self.requests:
             self.loseConnection()
@@ -113,7 +145,7 @@ class Channel(HTTPChannel):
             late = Failure(Kind.TIMEOUT, "the request took too long to arrive", 408)
             self.refuse(late)
         else:
-            self.loseConnection()
+            self._close()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(Failure(Kind.INVALID, "this is no HTTP request that can be understood", 400))
@@ -138,7 +170,13 @@ class Channel(HTTPChannel):
         self.setTimeout(None)
         page = self.site.gate.for_page(self.requests[-1].requestHeaders) if self.requests else {}
         self.transport.write(raw_refusal(failure, getattr(self, "_path", b""), page))
-        self.site.reactor.callLater(LINGER_SECONDS, self.loseConnection)
+        self.site.reactor.callLater(LINGER_SECONDS, self._close)
+
+    def _close(self) -> None:
+        """Close, even if the client never reads what was sent."""
+        if self in self.site.channels:
+            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+            self.loseConnection()
 
 
 class LimitedSite(Site):
@@ -147,7 +185,9 @@ class LimitedSite(Site):
     protocol = Channel  # type: ignore[assignment]
 
     def __init__(self, reactor: Any, resource: Any, gate: Gate) -> None:
-        super().__init__(resource, requestFactory=LimitedRequest, reactor=reactor)
+        super().__init__(
+            resource, requestFactory=LimitedRequest, timeout=IDLE_SECONDS, reactor=reactor
+        )
         self.gate = gate
         self.reactor = reactor
         self.channels: set[Channel] = set()

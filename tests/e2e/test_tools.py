@@ -130,6 +130,10 @@ PARKED_RESULTS: list[Any] = [
     "  spaces \n",
     [text("one"), text("two")],
     [text("see"), {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png()}"}}],
+    [
+        text("y" * 120_000),
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png()}"}},
+    ],
     '{"json": [1, 2]}',
     "\x00\x1b[1m\u2028",
 ]
@@ -149,7 +153,7 @@ REPLAYED_RESULTS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("content", PARKED_RESULTS + REPLAYED_RESULTS, ids=range(10))
+@pytest.mark.parametrize("content", PARKED_RESULTS + REPLAYED_RESULTS, ids=range(11))
 @ensureDeferred
 async def test_parked_or_replayed_the_result_is_the_same(daemon: Daemon, content: Any) -> None:
     messages = await called(daemon, '[[call get_time {"city":"Rome"}]]')
@@ -172,6 +176,28 @@ async def test_a_user_message_after_the_results_is_replayed(daemon: Daemon) -> N
     assert way == "warm"
     assert answer["choices"][0]["message"]["content"] == "You said: and then?"
     assert arrived(daemon.body())[-1]["content"][-1] == text("and then?")
+
+
+@ensureDeferred
+async def test_another_limit_for_the_answer_to_the_results(daemon: Daemon) -> None:
+    messages = await called(daemon, max_tokens=500)
+    messages += results(messages, "sunny", "noon")
+    _, way = await ask(daemon, messages, max_tokens=700)
+    assert (way, daemon.body()["max_tokens"]) == ("warm", 700)
+
+
+@ensureDeferred
+async def test_combiners_at_the_root_of_a_schema_are_told_in_words(daemon: Daemon) -> None:
+    branches = [{"properties": {"a": {"type": "string"}}, "required": ["a"]}, {"type": "object"}]
+    function = {"name": "t", "parameters": {"type": "object", "anyOf": branches}}
+    await ask(
+        daemon,
+        [{"role": "user", "content": "x"}],
+        tools=[{"type": "function", "function": function}],
+    )
+    (sent,) = daemon.body()["tools"]
+    assert sent["input_schema"]["properties"] == {"a": {"type": "string"}}
+    assert "anyOf" in sent["input_schema"]["description"]
 
 
 @ensureDeferred

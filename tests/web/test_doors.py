@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime
 import json
 import os
 import socket
 import ssl
+import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ import treq
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from harness import Daemon, in_thread
+from harness import Daemon, in_thread, newest_cli
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.endpoints import quoteStringArgument
-from twisted.internet.interfaces import IReactorCore
 
 from claudeproxy.endpoints import Door
 from claudeproxy.web.gate import EXPOSED
@@ -229,13 +227,109 @@ def hello(host: str) -> str:
     )
 
 
-async def through(daemon: Daemon, description: str, ask: Callable[[Any], bytes]) -> bytes:
-    """What ``ask``, called in a thread with the listening port, gets through an endpoint."""
-    door = Door(description, daemon.api.site, IReactorCore(reactor))
-    await door.privilegedStartService() if door.privilegedStartService() else None
-    return b""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
-def test_placeholder() -> None:
-    assert asyncio and datetime and os and ssl and subprocess and sys
-    assert x509 and hashes and serialization and ec and quoteStringArgument and through
+def certificate(directory: Path) -> str:
+    """A file with a key and a certificate for localhost, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / "localhost.pem"
+    plain = serialization.NoEncryption()
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path.write_bytes(key.private_bytes(pem, pkcs8, plain) + made.public_bytes(pem))
+    return str(path)
+
+
+@pytest.mark.parametrize("host", ["localhost", "d", "%2Frun%2Fclaudemax.sock"])
+@ensureDeferred
+async def test_unix_socket_endpoint(daemon: Daemon, tmp_path: Path, host: str) -> None:
+    path = tmp_path / "s"
+    door = Door(f"unix:{path}:mode=600", daemon.api.site, reactor)
+    door.startService()
+    try:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+        def ask() -> bytes:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(path))
+            return talk(connection, hello(host))
+
+        reply = await in_thread(ask)
+        assert reply.startswith(b"HTTP/1.1 200 ")
+        assert b"You said: Hello" in reply
+    finally:
+        await door.stopService()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["ssl", "tls"])
+@ensureDeferred
+async def test_tls_endpoint(daemon: Daemon, tmp_path: Path, kind: str) -> None:
+    pem, port = certificate(tmp_path), free_port()
+    if kind == "ssl":
+        description = f"ssl:{port}:privateKey={quoteStringArgument(pem)}:interface=127.0.0.1"
+    else:
+        directory = quoteStringArgument(str(tmp_path))
+        description = f"tls:{directory}:{port}:interface=127.0.0.1"
+    door = Door(description, daemon.api.site, reactor)
+    door.startService()
+    try:
+
+        def ask() -> bytes:
+            context = ssl.create_default_context(cafile=pem)
+            context.set_alpn_protocols(["h2", "http/1.1"])
+            wrapped = context.wrap_socket(tcp(port), server_hostname="localhost")
+            assert wrapped.selected_alpn_protocol() in ("http/1.1", None)
+            return talk(wrapped, hello("localhost"))
+
+        reply = await in_thread(ask)
+        assert reply.startswith(b"HTTP/1.1 200 ")
+        assert b"You said: Hello" in reply
+    finally:
+        await door.stopService()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "tcp:0"], "--port tcp:0 can be reached from other machines, which needs "),
+        (["--port", "tcp6:0"], "--port tcp6:0 can be reached from other machines, which needs "),
+        (["--port", "tpc:0"], "--port tpc:0: Unknown endpoint type: 'tpc'"),
+        (["--port", "ssl:0:privateKey=none.pem"], "none.pem: No such file or directory"),
+        (["--api-key-file", "none"], "none: cannot be read: No such file or directory"),
+        (["--api-key-file", "open"], "open: can be read by others: chmod 600"),
+        (["--api-key-file", "empty"], "empty: holds no key"),
+    ],
+)
+def test_what_twistd_refuses_to_serve(tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "open").write_text("s3cret")
+    (tmp_path / "open").chmod(0o644)
+    (tmp_path / "empty").touch(0o600)
+    twistd = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile="]
+    checkout = str(Path(__file__).parents[2])
+    ran = subprocess.run(
+        [*twistd, "claudemax", "--demo", "--claude", newest_cli(), *arguments],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": checkout},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+    assert ran.stderr.startswith("claudemax: ")
+    assert words in ran.stderr
+    assert "s3cret" not in ran.stderr

@@ -1,0 +1,1 @@
+"""How fast the daemon is, beside others: ``make bench``. Nothing of it is installed."""

@@ -1,0 +1,179 @@
+"""The figures as a table, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+Result = Mapping[str, Any]
+
+
+@frozen
+class Target:
+    """A figure that was asked for. ``least``: at least ``bound``, else at most."""
+
+    name: str
+    value: float | None
+    bound: float
+    unit: str
+    least: bool
+
+    def line(self) -> str:
+        sign = ">=" if self.least else "<="
+        if self.value is None:
+            return f"{self.name:<52} {'-':>9}   {sign} {self.bound:g}{self.unit}"
+        good = self.value >= self.bound if self.least else self.value <= self.bound
+        word = "holds" if good else "MISSED"
+        return f"{self.name:<52} {self.value:>9.4g}   {sign} {self.bound:g}{self.unit:<4} {word}"
+
+
+def targets(result: Result) -> list[Target]:
+    """What issue 4 asks for."""
+    return [
+        Target("first turn, peer / ours", _ratio(result, "first turn"), 6, "", True),
+        Target("follow-up, peer / ours", _ratio(result, "follow-up"), 15, "", True),
+        Target(
+            "follow-up, ours / bare CLI",
+            _ratio(result, "follow-up", "claudemax", "bare"),
+            1.2, "", False,
+        ),
+        Target("burst of 4 (mean), peer / ours", _ratio(result, "burst of 4, mean"), 1.5, "", True),
+        Target("daemon's own added time, first turn", _own(result, "added_first_ms"), 3, " ms", False),
+        Target("daemon's own added time, follow-up", _own(result, "added_follow_up_ms"), 3, " ms", False),
+        Target("CPU per streamed delta", _own(result, "cpu_per_delta_us"), 100, " us", False),
+        Target("bytes upstream for Hello, peer / ours", _bytes(result), 20, "", True),
+        Target("RSS with the most open streams", _rss(result), 150, " MB", False),
+    ]  # fmt: skip
+
+
+def table(result: Result) -> str:
+    """Everything, for a terminal."""
+    machine = result["machine"]
+    lines = [f"{machine['cores']} cores, CLI {machine['cli']}, load {machine['load']}", ""]
+    if result.get("times"):
+        lines += _times(result["times"])
+    for name, values in result.get("facts", {}).items():
+        lines.append(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+    own = result.get("own")
+    if own:
+        lines += ["", "The daemon alone, over a CLI that costs nothing"]
+        for name, value in own.items():
+            lines.append(f"  {name:<28} {_shown(value)}")
+    lines += ["", "Asked for"]
+    lines += [f"  {target.line()}" for target in targets(result)]
+    return "\n".join(lines)
+
+
+def _times(times: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    head = f"{'milliseconds to first content: median (least-most)':<50}"
+    lines = [head + "".join(f"{name:>20}" for name in ("bare", "claudemax", "peer")) + "  peer/ours"]
+    for scenario, by in times.items():
+        cells = [_spread(by.get(name)) for name in ("bare", "claudemax", "peer")]
+        ratio = _quotient(by.get("peer"), by.get("claudemax"))
+        shown = "-" if ratio is None else f"{ratio:.1f}"
+        lines.append(f"{scenario:<50}" + "".join(f"{cell:>20}" for cell in cells) + f"{shown:>11}")
+    return [*lines, ""]
+
+
+def _spread(seconds: Sequence[float] | None) -> str:
+    if not seconds:
+        return "-"
+    middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
+    return f"{1000 * middle:.0f} ({1000 * low:.0f}-{1000 * high:.0f})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        low, middle, high = (
+            statistics.quantiles(value, n=10)[0],
+            statistics.median(value),
+            statistics.quantiles(value, n=10)[-1],
+        )
+        return f"{middle:.2f} (10 %: {low:.2f}, 90 %: {high:.2f}, n={len(value)})"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {number:.0f}" for key, number in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _quotient(one: Sequence[float] | None, other: Sequence[float] | None) -> float | None:
+    if not one or not other:
+        return None
+    return statistics.median(one) / statistics.median(other)
+
+
+def _ratio(result: Result, scenario: str, one: str = "peer", other: str = "claudemax") -> float | None:
+    by = result.get("times", {}).get(scenario, {})
+    return _quotient(by.get(one), by.get(other))
+
+
+def _own(result: Result, name: str) -> float | None:
+    value = (result.get("own") or {}).get(name)
+    return statistics.median(value) if isinstance(value, list) else value
+
+
+def _bytes(result: Result) -> float | None:
+    by = result.get("facts", {}).get("bytes upstream for Hello", {})
+    return by["peer"] / by["claudemax"] if len(by) == 2 else None
+
+
+def _rss(result: Result) -> float | None:
+    by = (result.get("own") or {}).get("rss_mb")
+    return max(by.values()) if by else None
+
+
+# -- the picture --
+
+_COLOURS = {"bare": "#9aa0a6", "claudemax": "#2f6fde", "peer": "#e08a2e"}
+_NAMES = {"bare": "bare CLI, warm", "claudemax": "claudemax", "peer": "claude-max-api-proxy"}
+_LEFT, _WIDTH, _BAR, _GAP = 230, 480, 14, 16
+_LEAST, _MOST = 0.01, 100.0
+
+
+def picture(result: Result) -> str:
+    """Times to first content as an SVG, on a logarithmic scale."""
+    from math import log10
+
+    def x(seconds: float) -> float:
+        span = log10(_MOST) - log10(_LEAST)
+        return _LEFT + _WIDTH * (log10(max(seconds, _LEAST)) - log10(_LEAST)) / span
+
+    body, y = [], 50
+    for scenario, by in result["times"].items():
+        names = [name for name in _COLOURS if by.get(name)]
+        middle = y + _BAR * len(names) / 2 + 4
+        body.append(f'<text x="{_LEFT - 10}" y="{middle:.0f}" text-anchor="end">{scenario}</text>')
+        for name in names:
+            seconds = statistics.median(by[name])
+            width = max(1.0, x(seconds) - _LEFT)
+            body.append(
+                f'<rect x="{_LEFT}" y="{y}" width="{width:.0f}" height="{_BAR - 2}" '
+                f'fill="{_COLOURS[name]}"/><text x="{_LEFT + width + 5:.0f}" y="{y + 10}">'
+                f"{_words(seconds)}</text>"
+            )
+            y += _BAR
+        y += _GAP
+    lines = [
+        f'<line x1="{x(s):.0f}" x2="{x(s):.0f}" y1="42" y2="{y - _GAP}" stroke="#8883"/>'
+        f'<text x="{x(s):.0f}" y="{y}" text-anchor="middle" fill="#888">{_words(s)}</text>'
+        for s in (0.01, 0.1, 1.0, 10.0)
+    ]
+    legend = "".join(
+        f'<rect x="{_LEFT + 150 * n}" y="12" width="12" height="12" fill="{_COLOURS[name]}"/>'
+        f'<text x="{_LEFT + 150 * n + 18}" y="22">{_NAMES[name]}</text>'
+        for n, name in enumerate(_COLOURS)
+    )
+    size = f'viewBox="0 0 {_LEFT + _WIDTH + 40} {y + 14}"'
+    style = 'font-family="sans-serif" font-size="12" fill="#666"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n'
+        f"<title>Time to first content, median; logarithmic scale</title>\n{legend}\n"
+        + "\n".join([*lines, *body])
+        + "\n</svg>\n"
+    )
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"

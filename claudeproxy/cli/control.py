@@ -1,0 +1,34 @@
+"""Control lines for the CLI's stdin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .outputs import Write
+
+
+def write_line(value: Mapping[str, Any]) -> Write:
+    """``value`` as one line."""
+    return Write(json.dumps(value).encode() + b"\n")
+
+
+def control_request(request_id: str, request: Mapping[str, Any]) -> Write:
+    """A question to the CLI; its ``control_response`` carries ``request_id``."""
+    return write_line({"type": "control_request", "request_id": request_id, "request": request})
+
+
+def apply_flags(flags: Mapping[str, Any]) -> Write:
+    """Model, effort and environment from the next upstream request on."""
+    return control_request("flags", {"subtype": "apply_flag_settings", "settings": flags})
+
+
+def mcp_answer(request_id: str, answer: Mapping[str, Any]) -> Write:
+    """The JSON-RPC ``answer`` to the CLI's ``mcp_message`` ``request_id``."""
+    response = {
+        "subtype": "success",
+        "request_id": request_id,
+        "response": {"mcp_response": answer},
+    }
+    return write_line({"type": "control_response", "response": response})
