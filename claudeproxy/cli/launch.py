@@ -14,6 +14,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from .settings import RELEASE
 from .tools import SERVER
 
 MINIMUM = (2, 1, 290)
@@ -44,6 +45,7 @@ _SWITCHES = {
     "CLAUDE_CODE_MAX_RETRIES": "0",  # errors show at once; an expired login is still renewed
     "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
     "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP": "1",  # claude-opus-4-1 would become another model
+    **RELEASE,
     "MAX_MCP_OUTPUT_TOKENS": "100000000",  # a tool's images would be counted upstream, and cut
     "DISABLE_AUTOUPDATER": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",

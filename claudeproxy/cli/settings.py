@@ -22,7 +22,7 @@ MIN_BUDGET = 1_024
 """The API's smallest thinking budget; it has to be below ``max_tokens`` too."""
 
 
-_RELEASE = {"CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "100000000"}
+RELEASE = {"CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "100000000"}
 """The CLI's own limit of a conversation's tokens, out of the way: upstream knows the real one."""
 
 BRAKE = {"env": {"CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "1"}}
@@ -81,7 +81,7 @@ def turn_settings(
         "env": {
             "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_tokens or ""),
             "CLAUDE_CODE_EXTRA_BODY": json.dumps(body),
-            **_RELEASE,
+            **RELEASE,
         },
     }
     return TurnSettings(flags, tuple(ignored))

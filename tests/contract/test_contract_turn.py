@@ -5,8 +5,9 @@ from uuid import uuid4
 
 import pytest
 import pytest_twisted
-from driver import event, run, serving, system_texts, text, tool
+from driver import RESULT, event, flags, run, serving, system_texts, text, tool, tools_call, user
 
+from claudeproxy.cli.settings import BRAKE, RELEASE
 from claudeproxy.demo.steps import ApiError, Drop, Wait
 
 USAGE = {"input_tokens": 3, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 7}
@@ -206,6 +207,76 @@ def test_a_stream_broken_after_a_block_is_asked_again(talk):
 @pytest.mark.parametrize("name", ["broken in a block", "cut in a block", "broken after a block"])
 def test_a_broken_stream_ends_in_an_error_result(talk, name):
     assert talk[name].result["is_error"] is True
+
+
+def slowly(events):
+    """The events with time between the first and the last two, as a real upstream takes it."""
+    *before, delta, stop = events
+    return [*before, Wait(0.3), delta, stop]
+
+
+@pytest.mark.parametrize("why", ["max_tokens", "unknown tool", "broken arguments", "broken stream"])
+@pytest_twisted.ensureDeferred
+async def test_under_the_brake_it_asks_nothing_of_itself(stage, why):
+    """The brake: its own limit of a conversation set to one token once the answer has begun."""
+    made = await stage()
+    await made.begin(**serving(tool()))
+    cut = {**EVENTS[-2], "delta": {"stop_reason": "max_tokens", "stop_sequence": None}}
+    called = {**EVENTS[-2], "delta": {"stop_reason": "tool_use", "stop_sequence": None}}
+    name, written = ("look", '{"a": ') if why == "broken arguments" else ("nobody", "{}")
+    calls = block(
+        0,
+        {"type": "tool_use", "id": "toolu_1", "name": name, "input": {}},
+        {"type": "input_json_delta", "partial_json": written},
+    )
+    made.demo.answer = lambda received: (
+        {
+            "max_tokens": slowly([*EVENTS[:-2], cut, EVENTS[-1]]),
+            "broken stream": [*EVENTS[:-4], Wait(0.3), Drop()],
+        }.get(why)
+        or slowly([START, *calls, called, EVENTS[-1]])
+    )
+    before = len(made.cli.lines)
+    made.cli.send(user("Hello"))
+    await made.cli.line(event("message_start"), before)
+    made.cli.send(flags(**BRAKE))
+    ended = await made.cli.line(RESULT, before)
+    assert ended["is_error"] is True
+    assert len(made.requests) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_under_the_brake_a_parked_process_sends_nothing_when_its_pipe_closes(stage):
+    made = await stage()
+    await made.begin(**serving(tool()))
+    made.cli.send(user("[[call look {}]]"))
+    await made.cli.line(event("message_start"))
+    made.cli.send(flags(**BRAKE))
+    await made.cli.line(tools_call)
+    made.cli.transport.closeStdin()
+    await made.cli.line(RESULT)
+    assert len(made.requests) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_released_from_the_brake_it_goes_on(stage):
+    """On the next question, and on the result of a parked call."""
+    made = await stage()
+    await made.begin(**serving(tool()))
+    made.cli.send(user("[[call look {}]]"))
+    await made.cli.line(event("message_start"))
+    made.cli.send(flags(**BRAKE))
+    call_line = await made.cli.line(tools_call)
+    before = len(made.cli.lines)
+    made.cli.send(flags(env=RELEASE))
+    made.cli.answer(call_line, text("seen"))
+    await made.cli.line(event("message_start"), before)
+    made.cli.send(flags(**BRAKE))
+    assert (await made.cli.line(RESULT, before))["is_error"] is False
+    before = len(made.cli.lines)
+    made.cli.send(flags(env=RELEASE), user("Hello"))
+    assert (await made.cli.line(RESULT, before))["is_error"] is False
+    assert len(made.requests) == 3
 
 
 @pytest_twisted.ensureDeferred
