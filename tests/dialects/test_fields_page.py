@@ -1,0 +1,43 @@
+"""``docs/fields.rst`` says what happens to every field, in the code's own words.
+
+Write it anew with ``CLAUDEMAX_WRITE_DOCS=1 make test ARGS=tests/dialects/test_fields_page.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from claudeproxy.dialects import anthropic, chat, completions, responses
+
+PAGE = Path(__file__).parents[2] / "docs" / "fields.rst"
+DIALECTS = {
+    "POST /v1/chat/completions": chat.FIELDS,
+    "POST /v1/responses": responses.FIELDS,
+    "POST /v1/messages": anthropic.FIELDS,
+    "POST /v1/completions": completions.FIELDS,
+}
+TOP = """\
+Request fields
+##############
+
+What happens to every field of a request. *Ignored* fields have no effect and are named in the
+reply's ``x-claudemax-ignored`` header, as is what the chosen model cannot honour. Fields that are
+not listed are accepted silently. This page is generated from the code.
+"""
+
+
+def page() -> str:
+    out = [TOP]
+    for title, fields in DIALECTS.items():
+        out += ["", title, "=" * len(title), "", ".. list-table::", "   :header-rows: 1", ""]
+        rows = [("Field", "What happens"), *((f"``{n}``", p) for n, p in fields.items())]
+        for name, policy in rows:
+            out += [f"   * - {name}", f"     - {policy.replace('`', '``')}"]
+    return "\n".join(out) + "\n"
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    if os.environ.get("CLAUDEMAX_WRITE_DOCS"):
+        PAGE.write_text(page())
+    assert PAGE.read_text() == page()
