@@ -229,4 +229,3 @@ def _say(what: str) -> None:
     print(f"  {what} ...", flush=True)
 
 
-__all__ = ["Own", "measure"]

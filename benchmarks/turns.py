@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from .client import Messages, ask, together
+from .client import ask, together
 from .subjects import Bare, Daemon, Peer, StandIn
 
 SYSTEM = "You are a helpful assistant. Answer in one short paragraph, in plain words."
@@ -204,4 +204,3 @@ def _say(what: str) -> None:
     print(f"  {what} ...", flush=True)
 
 
-__all__ = ["Messages", "Turns", "repeated"]

@@ -41,7 +41,7 @@ _SWITCHES = {
     "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # tools keep their names
     "ENABLE_TOOL_SEARCH": "false",  # all tools are in the request
     "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "1",
-    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # a stream that breaks would be asked for again
+    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # a broken stream would be asked again
     "CLAUDE_CODE_MAX_RETRIES": "0",  # errors show at once; an expired login is still renewed
     "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
     "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP": "1",  # claude-opus-4-1 would become another model

@@ -172,7 +172,7 @@ class CLIProcess(ProcessProtocol):
         self._signal(signal.SIGKILL)
 
     def processExited(self, reason: Reason) -> None:
-        """Reaped. What it left behind goes, too: as long as that holds the pipes, this is no end."""
+        """Reaped. What it left behind goes, too: it may hold the pipes, and that is no end yet."""
         group, self._pid = self._pid, None
         if group is not None:
             with suppress(ProcessLookupError):

@@ -322,7 +322,7 @@ class Session:
 
     def _fail(self, failure: Failure) -> list[Output]:
         outputs: list[Output] = [failure] if self.in_turn else []
-        return [*outputs, *self._doom(failure.message)]
+        return [*outputs, *self._doom(f"it failed: {failure.kind.value}")]
 
     def _doom(self, why: str) -> list[Output]:
         self.state = State.DEAD

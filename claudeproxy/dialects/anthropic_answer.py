@@ -19,9 +19,11 @@ from claudeproxy.messages import (
     Kind,
     SignatureDelta,
     Started,
+    Text,
     TextDelta,
     Thinking,
     ThinkingDelta,
+    ToolUse,
     Usage,
     block_to_wire,
 )
@@ -66,8 +68,10 @@ class Head:
             "role": "assistant",
             "model": self.model,
             "content": [],
+            "container": None,
             "stop_reason": None,
             "stop_sequence": None,
+            "stop_details": None,
             "usage": usage_object(usage),
             **changes,
         }
@@ -109,7 +113,7 @@ class MessageStream:
             if block is not None:
                 self._open = event.index
                 place = self._places[event.index] = len(self._places)
-                wire = block_to_wire(block)
+                wire = block_object(block)
                 yield {"type": "content_block_start", "index": place, "content_block": wire}
         elif isinstance(event, BlockStopped):
             yield from self._close()
@@ -147,7 +151,12 @@ class MessageStream:
 
     @staticmethod
     def _end(event: Finished) -> dict[str, Any]:
-        delta = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
+        delta = {
+            "container": None,
+            "stop_reason": event.stop_reason,
+            "stop_sequence": event.stop_sequence,
+            "stop_details": None,
+        }
         return {"type": "message_delta", "delta": delta, "usage": usage_object(event.usage)}
 
 
@@ -156,15 +165,26 @@ def whole(head: Head, assembly: Assembly, end: Finished) -> dict[str, Any]:
     shown = (head.shown(block) for block in assembly.blocks())
     return head.message(
         end.usage,
-        content=[block_to_wire(block) for block in shown if block is not None],
+        content=[block_object(block) for block in shown if block is not None],
         stop_reason=end.stop_reason,
         stop_sequence=end.stop_sequence,
     )
 
 
+def block_object(block: Block) -> dict[str, Any]:
+    """A block of the answer, with the fields that only answers must have."""
+    wire = block_to_wire(block)
+    if isinstance(block, Text):
+        wire["citations"] = None
+    elif isinstance(block, ToolUse):
+        wire["caller"] = {"type": "direct"}
+    return wire
+
+
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Usage as the wire has it: ``input_tokens`` excludes both cache figures."""
     return {
+        **dict.fromkeys(("cache_creation", "inference_geo", "server_tool_use", "service_tier")),
         "input_tokens": usage.input_tokens,
         "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cache_read_tokens,

@@ -55,7 +55,7 @@ FIELDS: Mapping[str, str] = {
     "verbosity": "ignored",
     "modalities": "ignored: text; refused: audio",
     "web_search_options": "ignored",
-    "audio": "refused",
+    "audio": "ignored",
     "user": "accepted silently",
     "metadata": "accepted silently",
     "store": "accepted silently",
@@ -109,8 +109,8 @@ def read(value: Any, ident: str, now: int) -> Chat:
     body = Fields(value)
     model = model_name(body)
     system, messages = read_messages(body)
-    if "audio" in body or "audio" in (body.raw("modalities") or ()):
-        raise body.refuse("audio" if "audio" in body else "modalities", "no audio here")
+    if "audio" in (body.raw("modalities") or ()):
+        raise body.refuse("modalities", "no audio here")
     ignored = given(body, FIELDS)
     body.number("presence_penalty", -2, 2)
     body.number("frequency_penalty", -2, 2)

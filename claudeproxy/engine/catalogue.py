@@ -81,7 +81,7 @@ class Catalogue:
         raise FailureError(
             Failure(
                 Kind.MODEL_NOT_FOUND,
-                f"the model {asked!r} does not exist here; GET /v1/models lists those that do",
+                f"there is no model {asked[:100]!r} here; GET /v1/models lists those there are",
                 404,
                 param="model",
                 code="model_not_found",

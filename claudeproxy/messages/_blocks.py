@@ -76,15 +76,16 @@ def normalise(messages: Iterable[Message]) -> tuple[Message, ...]:
     of its own and returns results in the order of the calls; the API refuses blank text and wants
     the results before all else. Everything else stays word for word.
     """
-    merged: list[Message] = []
+    said: list[tuple[Literal["user", "assistant"], list[Block]]] = []
     for message in messages:
-        content = tuple(_without_blanks(message.content))
+        content = list(_without_blanks(message.content))
         if not content:
             continue
-        if merged and merged[-1].role == message.role:
-            merged[-1] = evolve(merged[-1], content=merged[-1].content + content)
+        if said and said[-1][0] == message.role:
+            said[-1][1].extend(content)
         else:
-            merged.append(Message(message.role, content))
+            said.append((message.role, content))
+    merged = [Message(role, tuple(content)) for role, content in said]
     calls: tuple[str, ...] = ()
     for index, message in enumerate(merged):
         if message.role == "user":

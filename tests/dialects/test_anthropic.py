@@ -284,7 +284,9 @@ ANSWER: tuple[Event, ...] = (
     BlockStopped(2),
 )
 END = Finished("tool_use", None, Usage(10, 5, 3, 2, 1))
+NOTHING = {"container": None, "stop_details": None}
 USAGE = {
+    **dict.fromkeys(("cache_creation", "inference_geo", "server_tool_use", "service_tier")),
     "input_tokens": 10,
     "cache_creation_input_tokens": 2,
     "cache_read_input_tokens": 3,
@@ -314,11 +316,12 @@ def blocks(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     ]
 
 
+DIRECT = {"type": "direct"}
 TEXT: list[tuple[Any, ...]] = [
-    ({"type": "text", "text": ""}),
+    ({"type": "text", "text": "", "citations": None}),
     ({"type": "text_delta", "text": "Hello"}),
     None,
-    ({"type": "tool_use", "id": "toolu_01", "name": "add", "input": {}}),
+    ({"type": "tool_use", "id": "toolu_01", "name": "add", "input": {}, "caller": DIRECT}),
     ({"type": "input_json_delta", "partial_json": '{"a":1}'}),
     None,
 ]  # type: ignore[list-item]
@@ -333,10 +336,11 @@ def test_the_events_of_a_message() -> None:
         "role": "assistant",
         "model": "opus",
         "content": [],
+        **NOTHING,
         "stop_reason": None,
         "stop_sequence": None,
         "usage": {
-            "input_tokens": 10,
+            **USAGE,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "output_tokens": 1,
@@ -352,7 +356,7 @@ def test_the_events_of_a_message() -> None:
     ]
     assert delta == {
         "type": "message_delta",
-        "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+        "delta": {**NOTHING, "stop_reason": "tool_use", "stop_sequence": None},
         "usage": USAGE,
     }
     assert stop == {"type": "message_stop"}
@@ -381,8 +385,9 @@ def whole(exchange: anthropic.Messages, end: Finished = END) -> dict[str, Any]:
 
 
 def test_a_whole_message() -> None:
-    text = {"type": "text", "text": "Hello"}
+    text = {"type": "text", "text": "Hello", "citations": None}
     call = {"type": "tool_use", "id": "toolu_01", "name": "add", "input": {"a": 1}}
+    call["caller"] = DIRECT
     thought = {"type": "thinking", "thinking": "hm", "signature": "sig"}
     message = whole(asked(thinking=THINK))
     assert message["content"] == [thought, text, call]
@@ -402,7 +407,8 @@ def test_an_answer_that_was_cut_inside_a_block() -> None:
     events = rendered(asked(), *ANSWER[:7], Finished("stop_sequence", "x", Usage()))
     kinds = [event["type"] for event in events[-3:]]
     assert kinds == ["content_block_stop", "message_delta", "message_stop"]
-    assert events[-2]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "x"}
+    stopped = {**NOTHING, "stop_reason": "stop_sequence", "stop_sequence": "x"}
+    assert events[-2]["delta"] == stopped
 
 
 def test_a_failure_on_the_way() -> None:

@@ -69,8 +69,6 @@ def nested(depth: int) -> Any:
     ("sends overlong UTF-8", "400", raw(b'"\xc0\xaf"')),
     ("sends a lone surrogate", "400", raw(b'"\\ud800"')),
     ("sends a lone surrogate in UTF-8", "400", raw(b'"\xed\xa0\x80"')),
-    ("sends a lone surrogate as a key of a schema", "400",
-     formatted({"type": "object", "properties": {"\ud800": {}}})),
     ("sends NaN", "400", raw(b'"x"', b',"temperature":NaN')),
     ("sends Infinity", "400", raw(b'"x"', b',"top_p":-Infinity')),
     ("sends a number beyond all floats", "400", raw(b'"x"', b',"temperature":1e999')),
@@ -133,6 +131,8 @@ async def test_the_body_is_refused(double: Daemon, case: Any) -> None:
      formatted({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"allOf": [{"$ref": "#"}]}}})),
     ("sends a schema whose pattern takes for ever", "others are not held up",
      formatted({"type": "object", "properties": {"a": {"pattern": "^(a+)+$"}}})),
+    ("sends a lone surrogate as a key of a schema", "served, or refused by name",
+     formatted({"type": "object", "properties": {"\ud800": {}}})),
     ("sends 1,000 stop sequences", "served", body(stop=[f"stop {n}" for n in range(1_000)])),
     ("sends a stop sequence of 1 MB", "served", body(stop="x" * 1_000_000)),
 )  # fmt: skip

@@ -1,0 +1,350 @@
+"""The machine fails, or the daemon itself is ended: daemons of their own, under twistd."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matrix import fault
+
+from claudeproxy.testing import fake_cli, journal
+
+TWISTD = """
+import sys, time
+{before}
+sys.argv = ["twistd", *sys.argv[1:]]
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+class Twistd:
+    """A daemon in a process of its own, over the CLI's double."""
+
+    def __init__(self, home: Path, *options: str, before: str = "", **popen: Any) -> None:
+        self.claude = fake_cli(home / "cli")
+        self.socket = home / "claudemax.sock"
+        self.log = home / "log"
+        environ = {"HOME": str(home), "PATH": os.environ["PATH"], "TMPDIR": str(home)}
+        environ.update(popen.pop("environ", {}))
+        words = ["-n", "--pidfile=", f"--logfile={popen.pop('logfile', self.log)}", "claudemax",
+                 "--port", f"unix:{self.socket}", "--claude", self.claude,
+                 "--upstream", "http://127.0.0.1:9", "--warm", "1", *options]  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TWISTD.format(before=before), *words],
+            cwd=Path(__file__).parents[2], env=environ, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, **popen,
+        )  # fmt: skip
+
+    def up(self) -> Twistd:
+        """Once it serves."""
+        wait(lambda: self._answers() or self.process.poll() is not None, 20.0)
+        assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            return self.get("/health").status == 200
+        except OSError:
+            return False
+
+    def get(self, path: str) -> HTTPResponse:
+        return self._send("GET", path)
+
+    def start(self, text: str, **fields: Any) -> HTTPResponse:
+        """A streamed answer that has begun."""
+        messages = [{"role": "user", "content": text}]
+        body = {"model": "sonnet", "messages": messages, "stream": True, **fields}
+        return self._send("POST", "/v1/chat/completions", json.dumps(body).encode())
+
+    def say(self, text: str) -> str:
+        """What is answered, to its end; an error event's message instead."""
+        return said(self.start(text))
+
+    def _send(self, method: str, path: str, body: bytes | None = None) -> HTTPResponse:
+        connection = HTTPConnection("localhost", timeout=20)
+        connection.sock = self.connect()
+        connection.request(method, path, body, {"content-type": "application/json"})
+        return connection.getresponse()
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect(str(self.socket))
+        return client
+
+    @property
+    def children(self) -> list[int]:
+        """The processes of the double."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+                if str(Path(self.claude).parent).encode() in words and int(
+                    entry.name
+                ) != self.process.pid:
+                    found.append(int(entry.name))
+        return found
+
+    def stop(self) -> int:
+        """Its exit status after TERM."""
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+def said(response: HTTPResponse) -> str:
+    events = [line[6:].strip() for line in response if line.startswith(b"data: ")]
+    values = [json.loads(event) for event in events if event != b"[DONE]"]
+    for value in values:
+        if "error" in value:
+            return str(value["error"]["message"])
+    return "".join(value["choices"][0]["delta"].get("content") or "" for value in values)
+
+
+def wait(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true value of ``condition``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+Make = Callable[..., Twistd]
+
+
+@pytest.fixture
+def twistd(tmp_path: Path) -> Iterator[Make]:
+    made: list[Twistd] = []
+
+    def make(*options: str, **more: Any) -> Twistd:
+        home = tmp_path / f"d{len(made)}"  # short: a socket's path has 108 bytes
+        home.mkdir()
+        made.append(Twistd(home, *options, **more))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        if daemon.process.poll() is None:
+            daemon.process.kill()
+        daemon.process.wait()
+        wait(lambda daemon=daemon: not daemon.children, 5.0)
+
+
+# -- the end --
+
+
+@fault("daemon", "gets SIGTERM at rest", "exit 0; no process, no scratch directory is left")
+def test_term_at_rest(twistd: Make) -> None:
+    daemon = twistd().up()
+    assert daemon.say("x") == "You said: x"
+    assert daemon.stop() == 0
+    assert not daemon.children
+    assert not list(daemon.log.parent.glob("claudemax-*"))
+
+
+@fault("daemon", "gets SIGTERM while turns run", "they end within --drain; exit 0")
+def test_term_while_turns_run(twistd: Make) -> None:
+    daemon = twistd("--drain", "10").up()
+    answer = daemon.start("x[[deltas 20]][[pause 0.05]]")
+    daemon.process.terminate()
+    assert said(answer) == "You said: x" + "x" * 19
+    assert daemon.process.wait(10) == 0
+    assert not daemon.children
+
+
+@fault("daemon", "gets SIGTERM while a turn outlasts --drain", "an error event; exit 0")
+def test_term_and_a_long_turn(twistd: Make) -> None:
+    daemon = twistd("--drain", "0.3").up()
+    answer = daemon.start("x[[deltas 1000]][[pause 0.05]]")
+    began = time.monotonic()
+    daemon.process.terminate()
+    assert said(answer) == "the daemon is stopping"
+    assert daemon.process.wait(10) == 0
+    assert time.monotonic() - began < 5.0
+    assert not daemon.children
+
+
+@fault("daemon", "gets SIGTERM while a CLI ignores it", "exit 0; it is killed")
+def test_term_and_a_stubborn_cli(twistd: Make) -> None:
+    daemon = twistd("--drain", "0.3").up()
+    daemon.start("x[[middle stubborn]][[deltas 1000]][[pause 0.05]]")
+    assert daemon.stop() == 0
+    assert not daemon.children
+
+
+@fault("daemon", "gets SIGTERM while turns wait in the queue", "503 for them; exit 0")
+def test_term_and_a_queue(twistd: Make) -> None:
+    daemon = twistd("--concurrency", "1", "--drain", "5").up()
+    first = daemon.start("x[[deltas 10]][[pause 0.05]]")
+    second = HTTPConnection("localhost")
+    second.sock = daemon.connect()
+    body = {"model": "sonnet", "messages": [{"role": "user", "content": "y"}]}
+    second.request("POST", "/v1/chat/completions", json.dumps(body),
+                   {"content-type": "application/json"})  # fmt: skip
+    wait(lambda: json.load(daemon.get("/health"))["turns"]["waiting"])
+    daemon.process.terminate()
+    assert second.getresponse().status == 503
+    assert said(first) == "You said: x" + "x" * 9
+    assert daemon.process.wait(10) == 0
+
+
+@fault("daemon", "is killed at rest", "every CLI is gone within a second")
+def test_kill_at_rest(twistd: Make) -> None:
+    daemon = twistd().up()
+    daemon.say("x")
+    wait(lambda: len(daemon.children) >= 2)
+    daemon.process.kill()
+    daemon.process.wait()
+    wait(lambda: not daemon.children, 1.0)
+
+
+@fault("daemon", "is killed while turns run", "every CLI is gone within a second")
+def test_kill_while_turns_run(twistd: Make) -> None:
+    daemon = twistd().up()
+    daemon.start("x[[deltas 1000]][[pause 0.05]]")
+    daemon.process.kill()
+    daemon.process.wait()
+    wait(lambda: not daemon.children, 1.0)
+
+
+@fault("daemon", "is killed while a tool call waits",
+       "the CLI is gone within a second, and sends nothing more")  # fmt: skip
+def test_kill_while_a_call_waits(twistd: Make) -> None:
+    daemon = twistd().up()
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    said(daemon.start("x[[call look {}]]", tools=tools))
+    assert json.load(daemon.get("/health"))["processes"]["kept"] == 1
+    daemon.process.kill()
+    daemon.process.wait()
+    wait(lambda: not daemon.children, 1.0)
+    assert "went on" not in journal(daemon.claude)
+
+
+# -- the machine --
+
+
+@fault("machine", "has no descriptors left", "clients wait, or are told 503; all is well after")
+def test_no_descriptors(twistd: Make) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+
+    daemon = twistd("--warm", "0", "--keep", "0", preexec_fn=few).up()
+    crowd = []
+    with suppress(OSError):
+        for _ in range(60):
+            crowd.append(daemon.connect())
+    time.sleep(0.3)  # it meets the limit while nobody asks
+    assert daemon.process.poll() is None
+    for client in crowd:
+        client.close()
+    assert wait(lambda: daemon.say("x")) == "You said: x"
+    assert daemon.stop() == 0
+
+
+@fault("machine", "has no descriptors left for a CLI", "503; all is well after")
+def test_no_descriptors_for_a_process(twistd: Make) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+
+    daemon = twistd("--warm", "0", "--keep", "0", preexec_fn=few).up()
+    held = daemon.connect()
+    used = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
+    crowd = [daemon.connect() for _ in range(48 - used - 3)]
+    held.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                 b"Content-Type: application/json\r\nContent-Length: 61\r\n\r\n"
+                 b'{"model":"sonnet","messages":[{"role":"user","content":"x"}]}')  # fmt: skip
+    assert held.recv(1000).startswith(b"HTTP/1.1 503")
+    for client in crowd:
+        client.close()
+    assert wait(lambda: daemon.say("x")) == "You said: x"
+    assert daemon.stop() == 0
+
+
+@fault("machine", "has no space for any file", "turns go on; the log loses lines")
+def test_no_space(twistd: Make) -> None:
+    def none() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    daemon = twistd("--no-store", preexec_fn=none).up()
+    answers = [daemon.say(f"number {n}[[deltas 1000]][[size 100]]") for n in range(100)]
+    assert all(answer.startswith(f"You said: number {n}") for n, answer in enumerate(answers))
+    assert daemon.log.stat().st_size <= 8192
+    assert daemon.stop() == 0
+
+
+@fault("machine", "has a full disk under the log", "turns go on")
+def test_a_full_log(twistd: Make) -> None:
+    daemon = twistd(logfile="/dev/full").up()
+    assert daemon.say("x") == "You said: x"
+    assert daemon.stop() == 0
+
+
+@fault("machine", "has a home that cannot be written", "the daemon does not start: one line")
+def test_no_home(twistd: Make) -> None:
+    daemon = twistd(environ={"HOME": "/proc"})
+    assert daemon.process.wait(20) == 1
+    stderr = daemon.process.stderr.read().decode()  # type: ignore[union-attr]
+    assert stderr.startswith("claudemax: ") and stderr.count("\n") == 1, stderr
+
+
+@fault("machine", "loses the CLI's working directory", "it is made again")
+def test_the_working_directory_is_gone(twistd: Make) -> None:
+    daemon = twistd("--warm", "0", "--keep", "0").up()
+    assert daemon.say("x") == "You said: x"
+    empty = daemon.log.parent / ".local/state/claudemax/empty"
+    empty.rmdir()
+    assert daemon.say("x") == "You said: x"
+    assert empty.is_dir()
+    assert daemon.stop() == 0
+
+
+@fault("machine", "has the port in use", "the daemon does not start: exit 1")
+def test_port_in_use(twistd: Make) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        daemon = twistd("--port", str(taken.getsockname()[1]))
+        assert daemon.process.wait(20) == 1
+    assert not daemon.children
+
+
+JUMPING = """
+import os
+_time = time.time
+def _jumping():
+    try:
+        with open(os.environ["HOME"] + "/jump") as file:
+            return _time() + float(file.read())
+    except (OSError, ValueError):
+        return _time()
+time.time = _jumping
+"""
+
+
+@pytest.mark.parametrize("seconds", [86_400, -86_400], ids=["forward", "backward"])
+@fault("machine", "sets its clock a day forward or backward",
+       "no deadline notices, neither too early nor too late")  # fmt: skip
+def test_clock_jump(twistd: Make, seconds: int) -> None:
+    daemon = twistd("--idle-timeout", "0.5", before=JUMPING).up()
+    answer = daemon.start("x[[deltas 20]][[pause 0.05]]")
+    (daemon.log.parent / "jump").write_text(str(seconds))
+    assert said(answer) == "You said: x" + "x" * 19
+    assert daemon.say("x[[middle silence]]") == "the model was silent for 0.5 seconds"
+    assert daemon.say("x") == "You said: x"
+    assert daemon.stop() == 0
