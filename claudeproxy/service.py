@@ -119,6 +119,7 @@ class Claudemax(MultiService):
 
         site = Site(DemoUpstream(self._reactor).resource())
         site.noisy = False
+        site.log = lambda request: None  # type: ignore[method-assign]
         port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
         return f"http://127.0.0.1:{port.getHost().port}"
 

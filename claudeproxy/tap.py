@@ -1,9 +1,14 @@
 """What ``twistd claudemax`` runs: a command line to settings to a service."""
 
 import os
+import signal
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 from twisted.application.service import IService
+from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
 
 from claudeproxy import __version__
@@ -75,6 +80,22 @@ for _field, _option in table():
     setattr(Options, f"opt_{_field}", _method(_field.replace("_", "-"), _option))
 
 
+def _own(reactor: Any) -> None:
+    """Make the reactor of a process that is all ours fit for a daemon."""
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic  # no deadline is to notice that the clock is set
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):  # a second signal
+            reactor.stop()
+
+    def handle_term() -> None:
+        # The reactor's own handler makes twistd die of the signal, once all has ended well.
+        signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(stop))
+
+    reactor.callWhenRunning(handle_term)
+
+
 def makeService(options: Options) -> IService:
     """The daemon. Ends the program as `Options` does when it cannot serve what is asked."""
     # Not above: both install the reactor.
@@ -82,6 +103,7 @@ def makeService(options: Options) -> IService:
 
     from claudeproxy.service import make_service
 
+    _own(reactor)
     try:
         return make_service(reactor, options.settings)
     except ConfigError as error:

@@ -38,6 +38,7 @@ class Installation:
             raise self._fault
         if not os.access(self.executable, os.X_OK):
             raise launch.CLIError(f"it is gone from {self.executable}")
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
         process = CLIProcess(self._reactor, Session(time.time), owner)
         command = launch.command(self.executable, self._directory)
         self._reactor.spawnProcess(process, command[0], command, dict(self.environment))

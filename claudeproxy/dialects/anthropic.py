@@ -21,7 +21,7 @@ from claudeproxy.messages import (
     ToolChoice,
 )
 
-from .anthropic_answer import Head, MessageStream, error, status, whole
+from .anthropic_answer import NO_THREADS, Head, MessageStream, error, status, whole
 from .anthropic_messages import read_messages
 from .fields import Fields
 from .shared import EFFORTS, add_tool, given, json_schema, model_name, named_tool, note
@@ -53,6 +53,7 @@ FIELDS: Mapping[str, str] = {
     "context_management": "ignored",
     "container": "refused",
     "mcp_servers": "refused",
+    "thread": "refused (beta), in the words that make SDKs send the whole conversation instead",
     "cache_control": "accepted silently",
     "metadata": "accepted silently",
 }
@@ -156,6 +157,8 @@ def _read(body: Fields, ident: str) -> Messages:
     for name, why in _REFUSED.items():
         if body.raw(name):
             raise body.refuse(name, why)
+    if body.raw("thread"):
+        raise body.refuse("thread", "send the whole conversation instead", NO_THREADS)
     ignored = given(body, FIELDS)
     system, messages = read_messages(body, ignored)
     tools = _tools(body, ignored)

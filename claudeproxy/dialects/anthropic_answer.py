@@ -46,6 +46,9 @@ _TYPES = {
 _STATUSES = {Kind.UPSTREAM: 500, Kind.TIMEOUT: 504, Kind.UNAVAILABLE: 529, Kind.OVERLOADED: 529}
 """This API's own statuses for what is not the client's fault."""
 
+NO_THREADS = "thread_unsupported_request"
+"""The code on which SDKs go on without a thread of messages that the server keeps."""
+
 
 @frozen
 class Head:
@@ -196,7 +199,10 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 def error(failure: Failure, request_id: str | None = None) -> dict[str, Any]:
     """``{"type": "error", "error": {"type", "message"}, "request_id"}``."""
     kind = _TYPES.get(failure.kind, "invalid_request_error")
-    wire = {"type": "error", "error": {"type": kind, "message": failure.message}}
+    why: dict[str, Any] = {"type": kind, "message": failure.message}
+    if failure.code == NO_THREADS:
+        why["details"] = {"error_code": failure.code}
+    wire = {"type": "error", "error": why}
     return wire if request_id is None else {**wire, "request_id": request_id}
 
 

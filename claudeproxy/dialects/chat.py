@@ -109,7 +109,7 @@ def read(value: Any, ident: str, now: int) -> Chat:
     body = Fields(value)
     model = model_name(body)
     system, messages = read_messages(body)
-    if "audio" in (body.raw("modalities") or ()):
+    if "audio" in body.strings("modalities"):
         raise body.refuse("modalities", "no audio here")
     ignored = given(body, FIELDS)
     body.number("presence_penalty", -2, 2)

@@ -35,7 +35,8 @@ class Watch:
         self._began = self._last = reactor.seconds()
         self._touched = False
         self._paused = False
-        self._timer = reactor.callLater(min(deadlines.first_token, deadlines.turn), self._look)
+        soonest = min(deadlines.first_token, deadlines.idle, deadlines.turn)
+        self._timer = reactor.callLater(soonest, self._look)
 
     def touch(self) -> None:
         """An event came."""

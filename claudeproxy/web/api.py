@@ -158,6 +158,12 @@ class API:
             raise self._no_response(ident)
         return reply(request, {"id": ident, "object": "response", "deleted": True})
 
+    @_route("/responses/compact", "POST")
+    def no_compaction(self, request: Request) -> bytes:
+        """Not here. Of its own, as it would be the wrong method of a response of that name."""
+        self._enter(request)
+        raise FailureError(_no_route(request))
+
     def _no_response(self, ident: str) -> FailureError:
         why = "" if self._store else " This server runs with --no-store."
         message = f"Response with id {ident!r} not found.{why}"
@@ -224,18 +230,19 @@ class API:
         if failure.value.code == 405:
             why = Failure(Kind.INVALID, f"{path} does not take {method}", 405)
         else:
-            why = Failure(
-                Kind.NOT_FOUND,
-                f"there is no {path} here; this server has {', '.join(ROUTES)}",
-                404,
-                code="unknown_url",
-            )
+            why = _no_route(request)
         return refuse(request, why)
 
     @app.handle_errors(Exception)
     def _broken(self, request: Any, failure: Any) -> bytes:
         self.log.failure("a request broke", failure=failure)
         return refuse(request, Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500))
+
+
+def _no_route(request: Any) -> Failure:
+    path = request.path.decode("latin-1")
+    message = f"there is no {path} here; this server has {', '.join(ROUTES)}"
+    return Failure(Kind.NOT_FOUND, message, 404, code="unknown_url")
 
 
 def _ident(request: Any) -> str:

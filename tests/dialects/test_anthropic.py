@@ -262,6 +262,7 @@ CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name":
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
         ({"container": "c"}, "container"),
         ({"mcp_servers": [{}]}, "mcp_servers"),
+        ({"thread": {"type": "create"}}, "thread"),
     ],
 )
 def test_refusals(fields: dict[str, Any], param: str) -> None:
@@ -447,6 +448,12 @@ def test_failures(kind: Kind, status: int, expected: tuple[int, str]) -> None:
     assert body["request_id"] == "req_1"
     assert (found, body["error"]["type"]) == expected
     assert "request_id" not in anthropic.refusal(failure)[1]
+
+
+def test_sdks_are_told_to_go_on_without_a_thread() -> None:
+    _, body = anthropic.refusal(refused(thread={"type": "create"}))
+    assert body["error"]["details"] == {"error_code": "thread_unsupported_request"}
+    assert "details" not in anthropic.refusal(refused(container="c"))[1]["error"]
 
 
 def test_counting() -> None:

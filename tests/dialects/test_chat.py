@@ -6,8 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from claudeproxy.dialects import chat
 from claudeproxy.dialects.chat_answer import ChatStream, Head, finish_reason, usage_object
@@ -19,7 +17,6 @@ from claudeproxy.messages import (
     BlockStopped,
     Event,
     Failure,
-    FailureError,
     Finished,
     Kind,
     Message,
@@ -267,27 +264,3 @@ def test_every_ignored_field_is_named() -> None:
 def test_every_failure_has_all_four_keys(kind: Kind) -> None:
     rendered = error(Failure(kind, "m", 400))["error"]
     assert list(rendered) == ["message", "type", "param", "code"]
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=8,
-)
-BODIES = st.fixed_dictionaries(
-    {},
-    optional={
-        name: JSON
-        | st.sampled_from([[USER], [{"role": "tool"}], "auto", 1, {"type": "json_schema"}, [{}]])
-        for name in chat.FIELDS
-    },
-)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(BODIES)
-def test_any_body_is_read_or_refused(body: Any) -> None:
-    try:
-        chat.read({"model": "sonnet", "messages": [USER], **body}, "1", 5)
-    except FailureError as refused:
-        assert 400 <= refused.failure.status < 500

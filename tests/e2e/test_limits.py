@@ -18,6 +18,10 @@ SCHEMA = {
 }
 
 
+SLOWLY = "[[chunk 2]][[pause 0.02]]"
+"""As any real model answers: over more than the few milliseconds that the brake takes."""
+
+
 async def ask(daemon: Daemon, order: str, **fields: Any) -> Any:
     """The answer to one question, which has to cost one upstream request."""
     before = len(daemon.turns())
@@ -35,7 +39,7 @@ def ending(answer: Any) -> tuple[str | None, str]:
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 @ensureDeferred
 async def test_max_tokens(daemon: Daemon, field: str, model: str) -> None:
-    answer = await ask(daemon, "[[repeat 50 word]]", model=model, **{field: 5})
+    answer = await ask(daemon, SLOWLY + "[[repeat 50 word]]", model=model, **{field: 5})
     assert daemon.body()["max_tokens"] == 5
     assert ending(answer) == ("word " * 4, "length")
 
@@ -79,7 +83,7 @@ async def test_stop(daemon: Daemon, stop: Any, text: str) -> None:
 )
 @ensureDeferred
 async def test_stop_reasons(daemon: Daemon, reason: str, finish: str) -> None:
-    answer = await ask(daemon, f"[[say so far]][[stop {reason}]]")
+    answer = await ask(daemon, f"{SLOWLY}[[say so far]][[stop {reason}]]")
     assert ending(answer) == ("so far", finish)
 
 

@@ -321,7 +321,7 @@ async def test_legacy_functions(daemon: Daemon) -> None:
 async def test_calls_the_cli_would_answer_itself(daemon: Daemon, order: str) -> None:
     """An unknown tool, arguments that do not parse: the client gets them, and one request."""
     before = len(daemon.turns())
-    messages = await called(daemon, order)
+    messages = await called(daemon, "[[chunk 1]][[pause 0.02]][[say wait]]" + order)
     assert len(daemon.turns()) == before + 1
     messages += results(messages, "no such thing")
     answer, way = await ask(daemon, messages)

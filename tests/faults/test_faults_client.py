@@ -108,7 +108,7 @@ def rss() -> int:
 
 
 @fault("client", "never reads, and the answer is 200 MB",
-       "its process waits with it, memory stays flat; it is cut off at the stall deadline")  # fmt: skip
+       "its process waits, memory stays flat; it is cut off at the stall deadline")  # fmt: skip
 @ensureDeferred
 async def test_it_never_reads(
     make_daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -196,7 +196,7 @@ class SlowReader(Raw):
             self.transport.resumeProducing()
 
 
-@fault("client", "closes its side after the request", "the answer arrives whole, or it counts as gone")
+@fault("client", "closes its side after its request", "the whole answer, or it counts as gone")
 @ensureDeferred
 async def test_half_closed(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))

@@ -1,0 +1,17 @@
+# Codex CLI: two turns of one session, and a command that it runs.
+set -e
+export CODEX_HOME=$HOME/codex
+mkdir -p "$CODEX_HOME"
+cat > "$CODEX_HOME/config.toml" <<END
+model = "sonnet"
+model_provider = "claudemax"
+
+[model_providers.claudemax]
+name = "claudemax"
+base_url = "$1/v1"
+wire_api = "responses"
+END
+cd "$(mktemp -d)"
+codex="codex exec --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox"
+$codex 'Hello' </dev/null | grep 'You said: Hello'
+$codex resume --last 'And again' </dev/null | grep 'You said: And again'

@@ -1,0 +1,119 @@
+"""A daemon in a process of its own, over the CLI's double, for those who hurt the whole process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from claudeproxy.testing import fake_cli
+
+TWISTD = """
+import sys, time
+{before}
+sys.argv = ["twistd", *sys.argv[1:]]
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+class Twistd:
+    """A daemon in a process of its own, over the CLI's double."""
+
+    def __init__(self, home: Path, *options: str, before: str = "", **popen: Any) -> None:
+        self.claude = fake_cli(home / "cli")
+        self.socket = home / "claudemax.sock"
+        self.log = home / "log"
+        environ = {"HOME": str(home), "PATH": os.environ["PATH"], "TMPDIR": str(home)}
+        environ.update(popen.pop("environ", {}))
+        words = ["-n", "--pidfile=", f"--logfile={popen.pop('logfile', self.log)}", "claudemax",
+                 "--port", f"unix:{self.socket}", "--claude", self.claude,
+                 "--upstream", "http://127.0.0.1:9", "--warm", "1", *options]  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TWISTD.format(before=before), *words],
+            cwd=Path(__file__).parents[2], env=environ, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, **popen,
+        )  # fmt: skip
+
+    def up(self) -> Twistd:
+        """Once it serves."""
+        wait(lambda: self._answers() or self.process.poll() is not None, 20.0)
+        assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            return self.get("/health").status == 200
+        except OSError:
+            return False
+
+    def get(self, path: str) -> HTTPResponse:
+        return self._send("GET", path)
+
+    def start(self, text: str, **fields: Any) -> HTTPResponse:
+        """A streamed answer that has begun."""
+        messages = [{"role": "user", "content": text}]
+        body = {"model": "sonnet", "messages": messages, "stream": True, **fields}
+        return self._send("POST", "/v1/chat/completions", json.dumps(body).encode())
+
+    def say(self, text: str) -> str:
+        """What is answered, to its end; an error event's message instead."""
+        return said(self.start(text))
+
+    def _send(self, method: str, path: str, body: bytes | None = None) -> HTTPResponse:
+        connection = HTTPConnection("localhost", timeout=20)
+        connection.sock = self.connect()
+        connection.request(method, path, body, {"content-type": "application/json"})
+        return connection.getresponse()
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect(str(self.socket))
+        return client
+
+    @property
+    def children(self) -> list[int]:
+        """The processes of the double."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+                if str(Path(self.claude).parent).encode() in words and int(
+                    entry.name
+                ) != self.process.pid:
+                    found.append(int(entry.name))
+        return found
+
+    def stop(self) -> int:
+        """Its exit status after TERM."""
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+def said(response: HTTPResponse) -> str:
+    events = [line[6:].strip() for line in response if line.startswith(b"data: ")]
+    values = [json.loads(event) for event in events if event != b"[DONE]"]
+    for value in values:
+        if "error" in value:
+            return str(value["error"]["message"])
+    return "".join(value["choices"][0]["delta"].get("content") or "" for value in values)
+
+
+def wait(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true value of ``condition``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

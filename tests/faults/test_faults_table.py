@@ -1,0 +1,64 @@
+"""``docs/faults.rst`` is what the tests of this directory say they observe.
+
+``CLAUDEMAX_WRITE_DOCS=1 pytest tests/faults/test_faults_table.py`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+from matrix import FAULTS, Fault
+
+TABLE = Path(__file__).parents[2] / "docs" / "faults.rst"
+
+INTRODUCTION = """\
+What happens when ...
+=====================
+
+The faults that the test suite brings about, and what is observed of each. After every one of them
+the next request is answered, its slot is free and no process is left over. "Killed" means the
+CLI's process with its whole group.
+
+.. Written by tests/faults/test_faults_table.py: do not edit.
+"""
+
+CHAPTERS = {
+    "CLI": "The CLI ...",
+    "client": "A client ...",
+    "daemon": "The daemon ...",
+    "machine": "The machine ...",
+}
+
+
+def rendered() -> str:
+    """The page."""
+    for module in sorted(Path(__file__).parent.glob("test_faults_*.py")):
+        importlib.import_module(module.stem)
+    chapters = (_chapter(of, title) for of, title in CHAPTERS.items())
+    return "\n".join((INTRODUCTION, *chapters))
+
+
+def _chapter(of: str, title: str) -> str:
+    faults = [fault for fault in FAULTS if fault.of == of]
+    rows = "\n".join(map(_row, faults))
+    table = ".. list-table::\n   :widths: 50 50\n   :header-rows: 1\n"
+    head = f"   * - {title}\n     - What is observed"
+    return f"{title}\n{'-' * len(title)}\n\n{len(faults)} faults.\n\n{table}\n{head}\n{rows}\n"
+
+
+def _row(fault: Fault) -> str:
+    return f"   * - {_plain(fault.name)}\n     - {_plain(fault.seen)}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("*", "\\*").replace("_", "\\_").replace("`", "\\`")
+
+
+def test_the_table_in_the_docs() -> None:
+    page = rendered()
+    if os.environ.get("CLAUDEMAX_WRITE_DOCS"):
+        TABLE.write_text(page)
+    assert TABLE.read_text() == page, "run this test with CLAUDEMAX_WRITE_DOCS=1"
+    assert len(FAULTS) >= 50
