@@ -1,11 +1,15 @@
 # make serve   run the daemon on port 3456 (ARGS="--model-alias gpt-4=opus" adds options)
 # make test    all tests, with the newest and the oldest supported CLI
 # make check   what can be checked without running
+# make soak    10,000 mixed turns with faults through one daemon (SOAK_TURNS=500 for fewer)
+# make conformance  the suites of others; writes docs/conformance.rst (needs node and npm)
+# make clients      real clients, end to end (the same; ARGS=codex runs one of them)
+# make bench   measure, beside the npm proxy if there is Node.js (ARGS="own" only the daemon's share)
 # make clean   back to a fresh clone
 #
 # All set-up happens in .venv and .cache, by need.
 
-.PHONY: serve test check clean
+.PHONY: serve test check soak conformance clients clean
 .NOTPARALLEL:
 
 PYTHONS = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python3.10
@@ -23,6 +27,9 @@ serve: .venv/.serve
 test: .venv/.test $(OLDEST_CLI)
 	.venv/bin/python -m pytest $(ARGS)
 
+soak: .venv/.test
+	.venv/bin/python tests/soak.py
+
 check: .venv/.check
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -30,6 +37,15 @@ check: .venv/.check
 	.venv/bin/lint-imports
 	@set -e; for page in $(wildcard *.rst docs/*.rst); do \
 	    .venv/bin/python -m docutils --halt=warning $$page /dev/null; done; echo 'rst: fine'
+
+conformance: .venv/.serve
+	.venv/bin/python conformance/run
+
+clients: .venv/.serve
+	.venv/bin/python conformance/run-clients $(ARGS)
+
+bench: .venv/.serve
+	.venv/bin/python -m benchmarks $(ARGS)
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info .hypothesis .*_cache twisted/plugins/dropin.cache

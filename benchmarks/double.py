@@ -85,9 +85,7 @@ def main() -> None:
             if subtype in ("list_models", "initialize"):
                 _respond(line, models=_MODELS)
         elif line["type"] == "user" and line.get("shouldQuery") is False:
-            _write(
-                _line(type="command_lifecycle", command_uuid=line["uuid"], state="completed")
-            )
+            _write(_line(type="command_lifecycle", command_uuid=line["uuid"], state="completed"))
         elif line["type"] == "user":
             *_, count, pause = line["message"]["content"][-1]["text"].split()
             _answer(int(count), pause)

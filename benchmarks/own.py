@@ -26,6 +26,8 @@ NOWHERE = "http://127.0.0.1:9"
 TOKEN = b'"content":"' + double.WORD.encode()
 PACE = 50
 """Tokens a second of one stream."""
+SHORT = "2 0.02"
+"""An answer that goes on after its first token, as answers do."""
 
 
 @define
@@ -88,19 +90,19 @@ def _added(made: Double, daemon: Daemon, rounds: int) -> tuple[list[float], list
     """Milliseconds, through the daemon less by hand, pair by pair."""
     first, follow = [], []
     bare = Bare(made.directory(), made.claude, NOWHERE)
-    bare.first("x", "1 0")
+    bare.first("x", SHORT)
     for _ in range(rounds // 5):
         opened = Bare(made.directory(), made.claude, NOWHERE)
         time.sleep(0.1)
-        by_hand = opened.first("x", f"{uuid4()} 1 0")
+        by_hand = opened.first("x", f"{uuid4()} {SHORT}")
         opened.end()
-        messages = [{"role": "user", "content": f"{uuid4()} 1 0"}]
+        messages = [{"role": "user", "content": f"{uuid4()} {SHORT}"}]
         answer = ask(daemon.port, messages)
         first.append(1000 * (answer.first - by_hand))
         time.sleep(0.2)  # its replacement starts
         for _ in range(5):
-            messages += [answer.message, {"role": "user", "content": "1 0"}]
-            by_hand = bare.next("1 0")
+            messages += [answer.message, {"role": "user", "content": SHORT}]
+            by_hand = bare.next(SHORT)
             answer = ask(daemon.port, messages)
             follow.append(1000 * (answer.first - by_hand))
     bare.end()
@@ -227,5 +229,3 @@ class Streams:
 
 def _say(what: str) -> None:
     print(f"  {what} ...", flush=True)
-
-

@@ -69,7 +69,9 @@ def table(result: Result) -> str:
 
 def _times(times: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     head = f"{'milliseconds to first content: median (least-most)':<50}"
-    lines = [head + "".join(f"{name:>20}" for name in ("bare", "claudemax", "peer")) + "  peer/ours"]
+    lines = [
+        head + "".join(f"{name:>20}" for name in ("bare", "claudemax", "peer")) + "  peer/ours"
+    ]
     for scenario, by in times.items():
         cells = [_spread(by.get(name)) for name in ("bare", "claudemax", "peer")]
         ratio = _quotient(by.get("peer"), by.get("claudemax"))
@@ -104,7 +106,9 @@ def _quotient(one: Sequence[float] | None, other: Sequence[float] | None) -> flo
     return statistics.median(one) / statistics.median(other)
 
 
-def _ratio(result: Result, scenario: str, one: str = "peer", other: str = "claudemax") -> float | None:
+def _ratio(
+    result: Result, scenario: str, one: str = "peer", other: str = "claudemax"
+) -> float | None:
     by = result.get("times", {}).get(scenario, {})
     return _quotient(by.get(one), by.get(other))
 

@@ -114,6 +114,7 @@ class Daemon(Program):
             return same and not now[0]["starting"] and not now[1]["running"]
 
         wait(still, pause=0.2)
+        time.sleep(0.5)
 
 
 class Peer(Program):

@@ -43,7 +43,9 @@ class Turns:
 
     def run(self) -> None:
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="claudemax-bench-")))
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="claudemax-bench-"))
+            )
             self._folder = folder
             self._standin = StandIn(folder)
             stack.callback(self._standin.end)
@@ -106,7 +108,9 @@ class Turns:
         for subject in self._peers:
             messages = self._start()
             for number in range(PAIRS):
-                messages.append({"role": "assistant", "content": f"Answer {number}: " + "word " * 40})
+                messages.append(
+                    {"role": "assistant", "content": f"Answer {number}: " + "word " * 40}
+                )
                 messages.append(_user(f"Question {number}: " + "why " * 20))
             answer = ask(subject.port, messages)
             yield f"{PAIRS} turns of history, unknown", subject.name, answer.first
@@ -202,5 +206,3 @@ def _user(text: str) -> dict[str, Any]:
 
 def _say(what: str) -> None:
     print(f"  {what} ...", flush=True)
-
-

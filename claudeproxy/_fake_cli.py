@@ -218,8 +218,7 @@ class CLI:
             self._at("history")
             self._out.write(completed(said["uuid"]))
         elif said["type"] == "user":
-            content = said["message"]["content"]
-            self._answer("".join(block.get("text", "") for block in content))
+            self._answer(_text(said["message"]["content"]))
 
     def _returned(self, response: Any) -> None:
         content = response["response"]["mcp_response"]["result"]["content"]
@@ -277,6 +276,10 @@ class CLI:
         self._waiting.add(call_id)
         self._out.write(line({"type": "control_request", "request_id": call_id,
                               "request": request}))  # fmt: skip
+
+
+def _text(blocks: Sequence[Any]) -> str:
+    return "".join(block.get("text") or _text(block.get("content", ())) for block in blocks)
 
 
 def main() -> None:

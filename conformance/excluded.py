@@ -12,8 +12,7 @@ EXCLUDED = (
     ),
     (
         r"openai-python, responses, create .*_create_overload",
-        "it names no ``model`` and gives no input: there is nothing to answer, and no model of "
-        "OpenAI's default prompts here",
+        "it names no ``model`` and sends no input, as to a mock server: nothing to answer",
     ),
     (
         r"anthropic-python, .*create_with_all_params",

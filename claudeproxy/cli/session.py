@@ -174,7 +174,7 @@ class Session:
             kind = message["type"]
         except (ValueError, TypeError, KeyError, RecursionError):
             return self._fail(Failure(Kind.UPSTREAM, "the Claude CLI printed no stream-json", 502))
-        handler = self._HANDLERS.get(kind)
+        handler = self._HANDLERS.get(kind) if isinstance(kind, str) else None
         if handler is None:
             return ()
         try:

@@ -38,6 +38,9 @@ Sink = Callable[[list[Event]], None]
 """Where a turn's events go, in bursts; the last one is ``Finished`` or a ``Failure``."""
 
 
+REFILL = 0.5
+"""Seconds that a tool's result gets before the next start competes with it for the CPU."""
+
 _HOLDING = (State.SETTLING, State.IDLE, State.PARKED)
 """States in which a process holds a conversation that can go on."""
 
@@ -127,7 +130,10 @@ class Attempt:
             self._means.conversations.keep(request, self._model.name, messages, process)
         else:
             process.stop()
-        self._means.pool.fill()
+        if process.state is State.PARKED:
+            self._means.reactor.callLater(REFILL, self._means.pool.fill)
+        else:
+            self._means.pool.fill()
 
     def pause(self) -> None:
         """Stop reading the process."""

@@ -1,4 +1,4 @@
-# aider: two messages in one chat, and the file it is told to write.
+# aider: two messages in one chat.
 set -e
 cd "$(mktemp -d)"
 export OPENAI_API_BASE=$1/v1 OPENAI_API_KEY=none

@@ -12,6 +12,8 @@ base_url = "$1/v1"
 wire_api = "responses"
 END
 cd "$(mktemp -d)"
-codex="codex exec --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox"
-$codex 'Hello' </dev/null | grep 'You said: Hello'
-$codex resume --last 'And again' </dev/null | grep 'You said: And again'
+ask() { codex exec --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox "$@" </dev/null | tail -n 1; }
+test "$(ask Hello)" = Hello
+test "$(ask resume --last Again)" = 'You said: Again'
+ask resume --last '[[call exec_command {"cmd": "touch here"}]]'
+test -e here
