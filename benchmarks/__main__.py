@@ -60,9 +60,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("part", nargs="?", choices=("all", "turns", "own"), default="all")
-    parser.add_argument(
-        "--claude", metavar="PATH", help="the CLI (default: as the daemon finds it)"
-    )
+    parser.add_argument("--claude", metavar="PATH", help="the CLI (default: as the daemon does)")
     parser.add_argument("--rounds", type=int, default=9, help="of each scenario (default: 9)")
     parser.add_argument("--streams", type=int, default=1000, help="to open (default: 1000)")
     parser.add_argument("--docs", action="store_true", help="also write docs/bench.{json,svg}")

@@ -6,7 +6,6 @@ import selectors
 import shlex
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -131,7 +130,7 @@ def _paced(daemon: Daemon) -> tuple[float, int]:
         while time.monotonic() < wait and _health(daemon)["warm"] < number:
             time.sleep(0.2)
         with Streams(daemon.port, [f"{seconds * PACE} {1 / PACE}"] * number) as streams:
-            streams.read(lambda: streams.begun == number)
+            streams.read(lambda: streams.begun == len(streams))
             streams.read(_after(0.5))
             before, tokens, began = daemon.cpu(), streams.tokens, time.perf_counter()
             streams.read(_after(seconds / 2))

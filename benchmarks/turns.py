@@ -178,7 +178,8 @@ def repeated(first: dict[str, Any], second: dict[str, Any]) -> float:
     billing line, which is no part of the prompt.
     """
     blocks, others = _blocks(first), _blocks(second)
-    same = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(blocks, others))]
+    pairs = zip(blocks, others, strict=False)
+    same = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
     return sum(map(len, same)) / sum(map(len, blocks))
 
 

@@ -145,8 +145,8 @@ class Claudemax(MultiService):
                 self.engine.renew()
             standing = self.engine.standing
             if self._upstream_name == SUBSCRIPTION and standing.logged_in is not True:
-                standing.logged_in = await self.cli.logged_in()
-                if standing.logged_in:
+                before, standing.logged_in = standing.logged_in, await self.cli.logged_in()
+                if before is False and standing.logged_in:
                     self.engine.renew()
         except OSError as error:
             self.log.warn("the Claude CLI cannot be asked: {error}", error=str(error))

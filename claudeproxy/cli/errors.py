@@ -53,7 +53,7 @@ def classify(
             param="messages",
             code="context_length_exceeded",
         )
-    if status is None and ("/login" in text or "Not logged in" in text):
+    if status is None and text.startswith("Not logged in"):
         return not_logged_in()
     if status == 401:
         return Failure(
@@ -68,6 +68,12 @@ def classify(
     if status is not None and 400 <= status < 500:
         return Failure(Kind.INVALID, message, 400)
     return Failure(Kind.UPSTREAM, message, 502 if status is None else 500)
+
+
+def used_up(window: Mapping[str, Any]) -> bool:
+    """Whether a ``rate_limit_info`` says that no more turns are taken: rejected, and no extra
+    usage in its place."""
+    return window.get("status") == "rejected" and not window.get("isUsingOverage")
 
 
 def not_logged_in() -> Failure:

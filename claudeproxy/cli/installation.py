@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twisted.internet.utils import getProcessOutputAndValue
+from twisted.internet.threads import deferToThreadPool
 
 from . import launch
 from .process import CLIProcess, Owner
 from .session import Session
+
+ANSWER = 15.0
+"""Seconds the CLI may take to tell its version or login; beyond that it is killed."""
 
 
 class Installation:
@@ -54,6 +58,8 @@ class Installation:
         if signature == self._seen or signature is None:
             return False
         said = (await self._output("--version")).decode(errors="replace").strip()
+        if not said:
+            return False  # it did not answer: another look will tell
         try:
             self.version = launch.parse_version(said, self.executable)
             self._fault = None
@@ -63,10 +69,23 @@ class Installation:
         return True
 
     async def _output(self, *arguments: str) -> bytes:
-        output, _, _ = await getProcessOutputAndValue(
-            self.executable, arguments, dict(self.environment), self._directory, self._reactor
+        return await deferToThreadPool(
+            self._reactor, self._reactor.getThreadPool(), self._run, arguments
         )
-        return bytes(output)
+
+    def _run(self, arguments: Sequence[str]) -> bytes:
+        try:
+            return subprocess.run(
+                [self.executable, *arguments],
+                env=dict(self.environment),
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=ANSWER,
+                check=False,
+            ).stdout
+        except (OSError, subprocess.SubprocessError):
+            return b""
 
     def _signature(self) -> tuple[str, int, int, int] | None:
         path = os.path.realpath(self.executable)

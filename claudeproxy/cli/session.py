@@ -20,7 +20,7 @@ from uuid import uuid4
 from claudeproxy.messages import Failure, Kind, Message, Request, ToolResult
 
 from .control import apply_flags, control_request, mcp_answer, write_line
-from .errors import classify
+from .errors import classify, used_up
 from .lines import Lines, LineTooLong
 from .models import parse_models
 from .outputs import Doomed, Output, Ready, Window, Write
@@ -256,7 +256,7 @@ class Session:
 
     def _rate_limit(self, line: Mapping[str, Any]) -> Sequence[Output]:
         info = line["rate_limit_info"]
-        if info.get("status") == "rejected":
+        if used_up(info):
             self._window = info
         return [Window(info)]
 

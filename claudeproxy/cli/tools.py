@@ -98,7 +98,8 @@ def flat(schema: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(branch, Mapping) and isinstance(branch.get("properties"), Mapping):
                 properties.update(branch["properties"])
     out["type"] = "object"
-    out["properties"] = {**properties, **out.get("properties", {})}
+    own = out.get("properties")
+    out["properties"] = {**properties, **(own if isinstance(own, Mapping) else {})}
     bound = f"The input must also satisfy this JSON schema: {json.dumps(combined)}"
     out["description"] = f"{out['description']}\n\n{bound}" if "description" in out else bound
     return out

@@ -25,6 +25,7 @@ from claudeproxy.messages import (
     ToolUse,
     Usage,
     message_to_wire,
+    strict_json,
 )
 
 
@@ -131,7 +132,7 @@ class Answer:
         arguments = "".join(self._arguments.get(index, ()))
         if arguments.strip():
             try:
-                self.arguments_parse &= isinstance(json.loads(arguments), dict)
+                self.arguments_parse &= isinstance(strict_json(arguments), dict)
             except (ValueError, RecursionError):
                 self.arguments_parse = False
         return (BlockStopped(index),)

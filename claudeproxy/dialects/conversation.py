@@ -21,7 +21,8 @@ class Conversation:
     messages: list[Message] = field(factory=list)
     open_calls: dict[str, str] = field(factory=dict)
     """Unanswered calls of the last assistant message: plain id to the id upstream gets."""
-    used_ids: set[str] = field(factory=set)
+    used_ids: dict[str, int] = field(factory=dict)
+    """Ids upstream gets, and how often each was asked for."""
 
     def instruct(self, text: str) -> None:
         """A part of the system prompt; blank ones count for nothing."""
@@ -34,11 +35,11 @@ class Conversation:
         if plain in self.open_calls:
             raise FailureError.invalid(f"{path}: {given!r} is used twice", path)
         # Some clients count anew in every message; upstream wants each id once in a conversation.
-        own, again = upstream_id(plain), 1
+        first = own = upstream_id(plain)
         while own in self.used_ids:
-            again += 1
-            own = f"{upstream_id(plain)}x{again}"
-        self.used_ids.add(own)
+            self.used_ids[first] += 1
+            own = f"{first}x{self.used_ids[first]}"
+        self.used_ids[own] = 1
         self.open_calls[plain] = own
         return ToolUse(own, name, arguments)
 

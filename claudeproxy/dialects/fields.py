@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -87,7 +86,7 @@ class Fields:
         value = self._value.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.refuse(name, "must be a number")
         if not least <= value <= most:
             raise self.refuse(name, f"must be between {least:g} and {most:g}")

@@ -19,6 +19,7 @@ class Admission:
         self._waiting: deque[Deferred[None]] = deque()
         self._closed: Failure | None = None
         self._recent = 10.0
+        self._handing_on = False
 
     @property
     def waiting(self) -> int:
@@ -32,6 +33,9 @@ class Admission:
         """
         if self._closed is not None:
             raise FailureError(self._closed)
+        if turns > self.concurrency + self.queue:
+            most = self.concurrency + self.queue
+            raise FailureError.invalid(f"no more than {most} answers at once here", "n")
         free = self.concurrency - self.running + self.queue - self.waiting
         if turns > free:
             raise FailureError(
@@ -58,10 +62,14 @@ class Admission:
     def leave(self, seconds: float) -> None:
         """Give a slot back after a turn of ``seconds``; the longest waiting gets it."""
         self._recent += (seconds - self._recent) / 8
-        if self._waiting:
+        self.running -= 1
+        if self._handing_on:
+            return  # a turn that failed at once: the loop below goes on
+        self._handing_on = True
+        while self._waiting and self.running < self.concurrency:
+            self.running += 1
             self._waiting.popleft().callback(None)
-        else:
-            self.running -= 1
+        self._handing_on = False
 
     def close(self, failure: Failure) -> None:
         """Take nobody in any more, and send away those who wait."""

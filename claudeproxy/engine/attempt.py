@@ -124,7 +124,8 @@ class Attempt:
         self._watch.stop()
         process.listener = None
         process.resume()
-        if isinstance(end, Finished) and process.state in _HOLDING:
+        cut = self._stops is not None and self._stops.found is not None
+        if isinstance(end, Finished) and not cut and process.state in _HOLDING:
             request = self._request
             messages = (*request.messages, Message("assistant", self.answer.blocks()))
             self._means.conversations.keep(request, self._model.name, messages, process)

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from claudeproxy.cli.launch import CLIError
 from claudeproxy.cli.process import CLIProcess
+from claudeproxy.cli.session import State
 from claudeproxy.cli.setup import Setup
 from claudeproxy.messages import Failure, FailureError, Kind
 
@@ -78,7 +79,7 @@ class Pool:
             self._recent = setup
         claim: Deferred[CLIProcess] = Deferred(self._claims.remove)
         fitting = sorted(
-            (process for process in self._warm if process.setup in (None, setup)),
+            (p for p in self._warm if p.state is State.WARM and p.setup in (None, setup)),
             key=lambda process: process.setup is None,
         )
         if fitting:
@@ -116,7 +117,7 @@ class Pool:
             process.stop()
         primed = sum(process.setup is not None for process in self._warm)
         for process in list(self._warm):
-            if process.setup is None and primed < self._target // 2:
+            if process.setup is None and process.state is State.WARM and primed < self._target // 2:
                 process.prime(usual)
                 primed += 1
 
@@ -137,6 +138,8 @@ class Pool:
         """``process`` has ended: replace it if it was ours."""
         if process in self._warm:
             self._warm.remove(process)
+            if process.setup is not None:
+                self._usual = self._recent = None  # it may be what the CLI died of
             # Replaced, but not at once for ever: it may be that all of them die like that.
             self.failures = max(self.failures, self._relapse)
             self._failed("it ended while it waited")

@@ -11,9 +11,9 @@ from typing import Any
 
 from attrs import define
 
-from claudeproxy.cli.errors import LOGGED_OUT, not_logged_in, plan_limit
+from claudeproxy.cli.errors import LOGGED_OUT, not_logged_in, plan_limit, used_up
 from claudeproxy.cli.models import ModelInfo
-from claudeproxy.messages import Failure, FailureError, Kind
+from claudeproxy.messages import Failure, FailureError
 
 PROBE_RETRY = 5.0
 """Seconds after which those are asked to come back who meet somebody else's probe."""
@@ -36,7 +36,8 @@ class Standing:
         self._now = now
         self._rejected: dict[str, _Rejected] = {}
         self.logged_in: bool | None = None
-        """As last known; false refuses every turn until somebody sets it."""
+        """As last known; false refuses every turn until somebody sets it. ``None`` while nobody
+        looks after it, as with another upstream."""
 
     def check(self, model: ModelInfo) -> None:
         """Let one turn through, or say why not.
@@ -62,7 +63,7 @@ class Standing:
         name = info.get("rateLimitType")
         if not isinstance(name, str):
             return
-        if info.get("status") == "rejected":
+        if used_up(info):
             resets = info.get("resetsAt")
             until = (
                 float(resets) if isinstance(resets, (int, float)) else self._now() + DEFAULT_WAIT
@@ -73,16 +74,14 @@ class Standing:
 
     def ended(self, model: ModelInfo, failure: Failure | None) -> None:
         """A turn that :meth:`check` let through is over; ``failure`` if it brought no answer."""
-        if failure is not None and failure.code == LOGGED_OUT:
+        if failure is not None and failure.code == LOGGED_OUT and self.logged_in is not None:
             self.logged_in = False
         for name, entry in list(self._rejected.items()):
             if not _concerns(name, model):
                 continue
-            if failure is None:
-                if self._now() >= entry.until:
-                    del self._rejected[name]
-            elif failure.kind is not Kind.PLAN_LIMIT:
-                entry.probing = False
+            entry.probing = False
+            if failure is None and self._now() >= entry.until:
+                del self._rejected[name]
 
     def report(self) -> dict[str, str]:
         """The used-up windows and when they reset (epoch seconds), for ``/health``."""

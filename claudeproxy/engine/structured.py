@@ -7,6 +7,7 @@ are then the answer's text. Either way the daemon itself holds the answer agains
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -37,6 +38,12 @@ from claudeproxy.messages import (
 
 MAX_REMEMBERED = 1_000
 
+MAX_SCHEMA = 50_000
+"""Characters of a schema; checking so many takes half a second."""
+
+MAX_COST = 5_000
+"""Subschemas that one value may be held against."""
+
 _TOO_MUCH = frozenset(
     "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength "
     "maxItems uniqueItems minProperties maxProperties patternProperties propertyNames "
@@ -57,7 +64,7 @@ class Structure:
     """Chooses the form, and remembers which schemas the upstream refused."""
 
     def __init__(self) -> None:
-        self._refused: dict[str, None] = {}
+        self._refused: dict[bytes, None] = {}
 
     def form(self, request: Request) -> Form:
         """How ``request``'s schema, if it has one, is put to the model."""
@@ -70,7 +77,7 @@ class Structure:
     def refused(self, request: Request, failure: Failure) -> bool:
         """Whether ``failure`` is the upstream's refusal of the schema; then it is remembered."""
         message = failure.message.lower()
-        words = ("output_config", "output_format", "schema", "structured output")
+        words = ("output_config", "output_format", "structured output")
         if failure.kind is not Kind.INVALID or not any(word in message for word in words):
             return False
         assert request.schema is not None
@@ -103,6 +110,8 @@ def _closed(schema: Any) -> Any:
     out: dict[str, Any] = {}
     for name, value in schema.items():
         if name in ("properties", "$defs", "definitions"):
+            if not isinstance(value, dict):
+                raise ValueError("no object of schemas")
             out[name] = {key: _closed(entry) for key, entry in value.items()}
         elif name in ("items", "anyOf", "allOf", "prefixItems"):
             out[name] = _closed(value)
@@ -116,11 +125,46 @@ def _closed(schema: Any) -> Any:
 
 
 def check_schema(schema: Mapping[str, Any], param: str) -> None:
-    """:raises FailureError: 400 for a schema that is none, ``param`` naming its place."""
+    """:raises FailureError: 400 for a schema that is none, ``param`` naming its place, or that is
+    so large or so entangled that holding an answer against it would keep the daemon busy."""
+    if len(json.dumps(schema)) > MAX_SCHEMA:
+        raise FailureError.invalid(f"a schema of over {MAX_SCHEMA} characters", param)
+    if _Cost(schema).of(schema) > MAX_COST:
+        raise FailureError.invalid("the schema refers to itself too often", param)
+    if not isinstance(schema.get("$schema", ""), str):
+        raise FailureError.invalid("$schema must be a string", param)
     try:
         _validator(schema).check_schema(dict(schema))
     except jsonschema.SchemaError as error:
         raise FailureError.invalid(f"not a JSON schema: {error.message}", param) from None
+
+
+class _Cost:
+    """How many subschemas are looked at for one value, every local reference followed."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._known: dict[str, int] = {}
+
+    def of(self, schema: Any) -> int:
+        """The cost of ``schema``; that of a reference within itself counts once."""
+        if isinstance(schema, list):
+            return sum(map(self.of, schema))
+        if not isinstance(schema, Mapping):
+            return 0
+        parts = (value for name, value in schema.items() if name not in ("$defs", "definitions"))
+        reference = schema.get("$ref")
+        target = self._target(reference) if isinstance(reference, str) else 0
+        return 1 + target + sum(map(self.of, parts))
+
+    def _target(self, reference: str) -> int:
+        if reference not in self._known:
+            self._known[reference] = 1
+            found: Any = self._root
+            for step in reference.removeprefix("#").strip("/").split("/"):
+                found = found.get(step) if step and isinstance(found, Mapping) else found
+            self._known[reference] = self.of(found)
+        return self._known[reference]
 
 
 def fault(schema: Mapping[str, Any], text: str) -> str | None:
@@ -200,5 +244,5 @@ class ToolAnswer:
         return event
 
 
-def _key(schema: Mapping[str, Any]) -> str:
-    return json.dumps(schema, sort_keys=True)
+def _key(schema: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).digest()

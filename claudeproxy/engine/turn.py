@@ -31,14 +31,17 @@ class Turn:
         self._model = model
         self._sink = sink
         self._attempt: Attempt | None = None
-        self._last: Attempt
+        self._last: Attempt | None = None
         self._paused = False
         self._failure: Failure | None = None
         self.queued = 0.0
         """Seconds it waited for a slot."""
-        self.way = ""
-        """How it was served: ``warm``, ``kept`` or ``parked``."""
         self.done: Deferred[None] = ensureDeferred(self._run())
+
+    @property
+    def way(self) -> str:
+        """How it is served: ``warm``, ``kept`` or ``parked``; empty before that is known."""
+        return "" if self._last is None else self._last.way
 
     def cancel(self) -> None:
         """The client has left: end it, wherever it is."""
@@ -90,6 +93,7 @@ class Turn:
         finally:
             given_up = Failure(Kind.UPSTREAM, "given up", 499)
             standing.ended(self._model, None if isinstance(end, Finished) else end or given_up)
+        assert self._last is not None
         self._sink([*self._last.held, end])
 
     async def _answer(self) -> Finished | Failure:
@@ -99,8 +103,7 @@ class Turn:
         form = structure.form(request)
         repaired = False
         while True:
-            end = await self._try(request, form)
-            answer = self._last.answer
+            end, answer = await self._try(request, form)
             if form is Form.NATIVE and isinstance(end, Failure) and structure.refused(request, end):
                 form = Form.TOOL
                 continue
@@ -113,7 +116,7 @@ class Turn:
                 end = Failure(Kind.UPSTREAM, f"the answer does not satisfy the schema: {why}", 502)
             return end
 
-    async def _try(self, request: Request, form: Form) -> Finished | Failure:
+    async def _try(self, request: Request, form: Form) -> tuple[Finished | Failure, Assembly]:
         # A whole answer that is bound by a schema may be taken back, so nothing of it leaves yet.
         hold = form is not Form.NONE and not request.stream
         attempt = Attempt(self._means, request, self._model, form, None if hold else self._sink)
@@ -121,9 +124,8 @@ class Turn:
         if self._paused:
             attempt.pause()
         try:
-            return await attempt.run()
+            return await attempt.run(), attempt.answer
         finally:
-            self.way = attempt.way
             self._attempt = None
 
     def _fault(self, end: Finished | Failure, answer: Assembly) -> str | None:

@@ -31,6 +31,7 @@ from ._events import (
     ThinkingDelta,
     Usage,
     parse_arguments,
+    strict_json,
 )
 from ._failure import Failure, FailureError, Kind
 from ._ids import plain_id, upstream_id
@@ -68,5 +69,6 @@ __all__ = [
     "normalise",
     "parse_arguments",
     "plain_id",
+    "strict_json",
     "upstream_id",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TypeAlias
+import math
+from typing import Any, TypeAlias
 
 from attrs import evolve, frozen
 
@@ -172,7 +173,28 @@ def parse_arguments(text: str) -> dict[str, object]:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
+        value = strict_json(text)
     except (ValueError, RecursionError):
         return {"arguments": text}
     return value if isinstance(value, dict) else {"arguments": text}
+
+
+def strict_json(text: str | bytes) -> Any:
+    """The value of a JSON text whose numbers JSON can spell again.
+
+    :raises ValueError: for anything else: ``NaN``, ``Infinity``, and ``1e999``, which would
+        become one.
+    :raises RecursionError: for text nested too deeply.
+    """
+    return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value

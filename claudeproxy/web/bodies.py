@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from twisted.web.server import Request
 
-from claudeproxy.messages import FailureError
+from claudeproxy.messages import FailureError, strict_json
 
 MAX_DEPTH = 100
 """Levels of a JSON body."""
@@ -21,7 +20,7 @@ def read_json(request: Request) -> Any:
     assert request.content is not None
     raw = request.content.read()
     try:
-        value = json.loads(raw, parse_constant=_no_constant)
+        value = strict_json(raw)
     except RecursionError:
         raise FailureError.invalid("the body is nested too deeply") from None
     except ValueError as error:
@@ -29,10 +28,6 @@ def read_json(request: Request) -> Any:
     if _deeper_than(value, MAX_DEPTH):
         raise FailureError.invalid(f"the body is nested deeper than {MAX_DEPTH} levels")
     return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _deeper_than(value: Any, limit: int) -> bool:

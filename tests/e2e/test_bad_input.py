@@ -32,6 +32,40 @@ CASES: dict[str, tuple[Any, int, str | None, str | None]] = {
     "no body": (b"", 400, None, None),
     "not an object": (b"[]", 400, None, None),
     "NaN": (b'{"model":"sonnet","temperature":NaN}', 400, None, None),
+    "a number too large": (b'{"model":"sonnet","temperature":1e999}', 400, None, None),
+    "a very long number": (body(temperature=10**400), 400, "temperature", None),
+    "modalities": (body(modalities=5), 400, "modalities", None),
+    "a large schema": (
+        body(
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"schema": {"type": "object", "enum": ["x" * 60_000]}},
+            }
+        ),
+        400,
+        "response_format.json_schema.schema",
+        None,
+    ),
+    "an entangled schema": (
+        body(
+            response_format={
+                "type": "json_schema",
+                "json_schema": {
+                    "schema": {
+                        "$ref": "#/$defs/a0",
+                        "$defs": {
+                            f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2}
+                            for i in range(30)
+                        },
+                    }
+                },
+            }
+        ),
+        400,
+        "response_format.json_schema.schema",
+        None,
+    ),
+    "more answers than fit": (body(n=100), 400, "n", None),
     "not UTF-8": (b'{"model":"\xff"}', 400, None, None),
     "too deep": (body(metadata=deep(150)), 400, None, None),
     "much too deep": (b'{"a":' + b"[" * 100_000, 400, None, None),
@@ -166,6 +200,8 @@ async def test_bad_input(daemon: Daemon, name: str) -> None:
     assert daemon.api.engine.admission.running == 0
 
 
+ODD_SCHEMA = {"anyOf": [{}, 1], "properties": None}
+
 LENIENT: dict[str, dict[str, Any]] = {
     "max_tokens 0": body(max_tokens=0),
     "stream_options without stream": body(stream_options={"include_usage": True}),
@@ -193,6 +229,21 @@ LENIENT: dict[str, dict[str, Any]] = {
                     },
                 },
             }
+        ]
+    ),
+    "a tool with an odd schema": body(
+        tools=[{"type": "function", "function": {"name": "t", "parameters": ODD_SCHEMA}}]
+    ),
+    "a call with a number that is none": body(
+        messages=[
+            USER,
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {"id": "c", "function": {"name": "t", "arguments": '{"x": NaN, "y": 1e999}'}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "r"},
         ]
     ),
     "a tool without parameters": body(tools=[{"type": "function", "function": {"name": "t"}}]),

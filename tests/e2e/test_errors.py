@@ -135,6 +135,7 @@ async def test_a_busy_server_is_no_plan_limit(make_daemon: Any) -> None:
 @ensureDeferred
 async def test_nobody_is_logged_in(make_daemon: Any) -> None:
     daemon = await with_login(make_daemon)
+    daemon.api.engine.standing.logged_in = True
     status, error, _ = await ask(daemon, "x")
     assert (status, error["code"]) == (401, "not_logged_in")
     assert "/login" in error["message"]

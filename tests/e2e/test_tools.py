@@ -316,7 +316,10 @@ async def test_legacy_functions(daemon: Daemon) -> None:
     assert answer["choices"][0]["message"]["content"] == "The tool said: sunny"
 
 
-@pytest.mark.parametrize("order", ["[[call nobody {}]]", '[[call get_time {"city": ]]'])
+@pytest.mark.parametrize(
+    "order",
+    ["[[call nobody {}]]", '[[call get_time {"city": ]]', '[[call get_time {"city": NaN}]]'],
+)
 @ensureDeferred
 async def test_calls_the_cli_would_answer_itself(daemon: Daemon, order: str) -> None:
     """An unknown tool, arguments that do not parse: the client gets them, and one request."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
 from claudeproxy.engine.admission import Admission
@@ -84,3 +86,48 @@ def test_the_estimate_follows_recent_turns() -> None:
             admission.check(1)
         estimates.append(refused.value.failure.retry_after or 0)
     assert estimates[0] > 10 * estimates[1]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.lists(st.sampled_from(["enter", "leave", "cancel"]), max_size=60))
+def test_never_more_than_slots(slots: int, steps: list[str]) -> None:
+    admission = Admission(slots, 1000)
+    waiting: list[Deferred[None]] = []
+    running = 0
+    for step in steps:
+        if step == "enter":
+            slot = admission.enter()
+            slot.addErrback(lambda _: None)
+            waiting.append(slot)
+        elif step == "leave" and running:
+            admission.leave(1.0)
+            running -= 1
+        elif step == "cancel" and waiting:
+            waiting.pop().cancel()
+        running += sum(slot.called for slot in waiting)
+        waiting = [slot for slot in waiting if not slot.called]
+        assert admission.running == running <= slots
+        assert admission.waiting == len(waiting)
+        assert not waiting or running == slots
+
+
+def test_a_long_queue_of_turns_that_fail_at_once() -> None:
+    admission = Admission(1, 2000)
+    admission.enter()
+    ended: list[int] = []
+
+    def fails_at_once(number: int) -> None:
+        ended.append(number)
+        admission.leave(0)
+
+    for number in range(2000):
+        admission.enter().addCallback(lambda _, number=number: fails_at_once(number))
+    admission.leave(1)
+    assert ended == list(range(2000))
+    assert (admission.running, admission.waiting) == (0, 0)
+
+
+def test_what_could_never_fit_is_no_matter_of_waiting() -> None:
+    with pytest.raises(FailureError) as refused:
+        Admission(2, 3).check(6)
+    assert (refused.value.failure.status, refused.value.failure.param) == (400, "n")

@@ -68,3 +68,11 @@ def test_a_turn_that_has_ended() -> None:
     pass_time(clock, 100)
     assert failures == []
     assert clock.getDelayedCalls() == []
+
+
+def test_silence_where_the_first_event_may_take_long() -> None:
+    clock, failures = Clock(), list[Failure]()
+    watched = Watch(clock, Deadlines(first_token=120, idle=1, turn=600), failures.append)
+    watched.touch()
+    pass_time(clock, 2.5)
+    assert [failure.message for failure in failures] == ["the model was silent for 1 seconds"]

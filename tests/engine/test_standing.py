@@ -108,10 +108,37 @@ def test_a_window_that_does_not_say_when_it_resets() -> None:
     assert failure.retry_after == DEFAULT_WAIT
 
 
+def test_a_probe_that_meets_another_window_is_over_all_the_same() -> None:
+    clock = Clock()
+    standing = Standing(clock)
+    standing.window(rejected())
+    clock.now = 1601
+    standing.check(OPUS)
+    standing.window(rejected("seven_day", 5000))
+    standing.ended(OPUS, Failure(Kind.PLAN_LIMIT, "no", 429))
+    clock.now = 5001
+    assert refusal(standing) is None
+    standing.ended(OPUS, None)
+    assert standing.report() == {}
+
+
+def test_extra_usage_in_place_of_the_window() -> None:
+    standing = Standing(Clock())
+    standing.window({**rejected(), "overageStatus": "allowed", "isUsingOverage": True})
+    assert refusal(standing) is None
+
+
+def test_nobody_looks_after_the_login_of_another_upstream() -> None:
+    standing = Standing(Clock())
+    standing.ended(OPUS, not_logged_in())
+    assert refusal(standing) is None
+
+
 def test_logged_out_until_somebody_says_otherwise() -> None:
     standing = Standing(Clock())
+    standing.logged_in = True
     standing.ended(OPUS, BROKEN)
-    assert standing.logged_in is None
+    assert standing.logged_in is True
     standing.ended(OPUS, not_logged_in())
     failure = refusal(standing)
     assert failure is not None

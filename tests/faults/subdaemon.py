@@ -36,7 +36,9 @@ class Twistd:
         environ.update(popen.pop("environ", {}))
         words = ["-n", "--pidfile=", f"--logfile={popen.pop('logfile', self.log)}", "claudemax",
                  "--port", f"unix:{self.socket}", "--claude", self.claude,
-                 "--upstream", "http://127.0.0.1:9", "--warm", "1", *options]  # fmt: skip
+                 "--warm", "1", *options]  # fmt: skip
+        if "--demo" not in options:
+            words += ["--upstream", "http://127.0.0.1:9"]
         self.process = subprocess.Popen(
             [sys.executable, "-c", TWISTD.format(before=before), *words],
             cwd=Path(__file__).parents[2], env=environ, stdout=subprocess.DEVNULL,
@@ -82,14 +84,15 @@ class Twistd:
 
     @property
     def children(self) -> list[int]:
-        """The processes of the double."""
+        """The processes that work, or are about to, in the CLI's directory."""
+        place = str(self.log.parent / ".local/state/claudemax/empty")
         found = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
-                words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-                if str(Path(self.claude).parent).encode() in words and int(
-                    entry.name
-                ) != self.process.pid:
+                if entry.name.isdigit() and (
+                    os.readlink(entry / "cwd").startswith(place)
+                    or place.encode() in (entry / "cmdline").read_bytes()
+                ):
                     found.append(int(entry.name))
         return found
 

@@ -227,9 +227,7 @@ async def test_a_flood_behind_a_request(double: Daemon) -> None:
 
 @fault("client", "sends garbage behind its request", "the reply, then 400, closed")
 @ensureDeferred
-async def test_garbage_behind_a_request(
-    double: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_garbage_behind_a_request(double: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "LINGER_SECONDS", 0.05)
     client = await connect(double)
     client.write(post() + b"nonsense\r\n\r\n")
