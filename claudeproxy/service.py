@@ -135,6 +135,7 @@ class Claudemax(MultiService):
             **launch.environment(self._environ, upstream),
             # It logs each tool call there; errors with their text.
             "XDG_CACHE_HOME": f"{self._scratch}/cache",
+            "TMPDIR": self._scratch,  # it litters, and never more so than when it is killed
         }
 
     async def _watch(self) -> None:

@@ -36,9 +36,10 @@ class Twistd:
         environ.update(popen.pop("environ", {}))
         words = ["-n", "--pidfile=", f"--logfile={popen.pop('logfile', self.log)}", "claudemax",
                  "--port", f"unix:{self.socket}", "--claude", self.claude,
-                 "--warm", "1", *options]  # fmt: skip
+                 "--warm", "1"]  # fmt: skip
         if "--demo" not in options:
-            words += ["--upstream", "http://127.0.0.1:9"]
+            words += ["--upstream", "http://127.0.0.1:9"]  # the double never asks it
+        words += options
         self.process = subprocess.Popen(
             [sys.executable, "-c", TWISTD.format(before=before), *words],
             cwd=Path(__file__).parents[2], env=environ, stdout=subprocess.DEVNULL,

@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import in_thread, newest_cli
 from matrix import fault
+from pytest_twisted import ensureDeferred
 from subdaemon import Twistd, said, wait
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 
+from claudeproxy.demo.app import DemoUpstream, listen
 from claudeproxy.testing import journal
 
 Make = Callable[..., Twistd]
@@ -129,6 +134,24 @@ def test_kill_while_a_call_waits(twistd: Make) -> None:
     daemon.process.wait()
     wait(lambda: not daemon.children, 1.0)
     assert "went on" not in journal(daemon.claude)
+
+
+@fault("daemon", "is killed while the real CLI's tool call waits",
+       "it is gone within a second, and nothing more reaches the upstream")  # fmt: skip
+@ensureDeferred
+async def test_kill_while_a_real_call_waits(twistd: Make) -> None:
+    upstream = DemoUpstream(reactor)
+    port, url = await listen(reactor, upstream)
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    daemon = twistd("--claude", newest_cli(), "--upstream", url)
+    for _ in range(3):
+        await in_thread(lambda: said(daemon.up().start("x[[call look {}]]", tools=tools)))
+    sent = len(upstream.requests)
+    daemon.process.kill()
+    await in_thread(lambda: wait(lambda: not daemon.children, 1.0))
+    await deferLater(reactor, 1.0, lambda: None)
+    assert len(upstream.requests) == sent
+    await port.stopListening()
 
 
 # -- the machine --
