@@ -258,15 +258,20 @@ class CLI:
 
     def _stream(self, parts: Sequence[str]) -> None:
         pause, out = float(self._plan.get("pause", 0)), self._out
-        start, first, *rest = text_block(parts)
-        out.write(start, first)
+        lines = text_block(parts)
+        out.write(next(lines), next(lines))
         self._at("middle")
-        if not pause:
-            out.write(*rest)
-            return
-        for part in rest:
-            time.sleep(pause)
-            out.write(part)
+        waiting: list[bytes] = []
+        size = 0
+        for part in lines:
+            if pause:
+                time.sleep(pause)
+            waiting.append(part)
+            size += len(part)
+            if pause or size > 65536:
+                out.write(*waiting)
+                waiting, size = [], 0
+        out.write(*waiting)
 
     def _call(self, call_id: str, name: str) -> None:
         meta = {"claudecode/toolUseId": call_id}

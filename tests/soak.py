@@ -189,20 +189,28 @@ class Soak:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="soak") as folder:
         options = ("--concurrency", str(CLIENTS), "--warm", "2", "--keep", "4")
-        daemon = Twistd(Path(folder), *options).up()
-        soak = Soak(daemon)
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            list(clients.map(soak.work, range(CLIENTS)))
-        health = wait(lambda: _at_rest(daemon), 30.0)
-        wait(lambda: len(daemon.children) == health["warm"] + health["kept"], 30.0)
-        soak.look()
-        status = daemon.stop()
-        left = daemon.children
-        log = daemon.log.read_text()
-    print(dict(soak.done), "at rest:", health, "exit", status, "left", left)
-    assert not soak.wrong and status == 0 and not left
+        daemon = Twistd(Path(folder), *options)
+        try:
+            soak(daemon.up())
+        finally:
+            daemon.process.kill()
+
+
+def soak(daemon: Twistd) -> None:
+    """Run it, and hold the figures against what is expected."""
+    run = Soak(daemon)
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        list(clients.map(run.work, range(CLIENTS)))
+    health = wait(lambda: _at_rest(daemon), 30.0)
+    wait(lambda: len(daemon.children) == health["warm"] + health["kept"], 30.0)
+    run.look()
+    status = daemon.stop()
+    left = daemon.children
+    log = daemon.log.read_text()
+    print(dict(run.done), "at rest:", health, "exit", status, "left", left)
+    assert not run.wrong and status == 0 and not left
     assert "Traceback" not in log, log[log.index("Traceback") :][:3000]
-    early, late = soak.looks[1], soak.looks[-1]
+    early, late = run.looks[1], run.looks[-1]
     assert late[1] < early[1] * 1.3 + 10, "memory grows"
     assert late[2] <= early[2] + 10, "descriptors leak"
 

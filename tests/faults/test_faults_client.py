@@ -113,8 +113,8 @@ def rss() -> int:
 async def test_it_never_reads(
     make_daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "STALL", 1.0)
-    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), idle_timeout=0.5)
+    monkeypatch.setattr(answers, "STALL", 3.0)
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), idle_timeout=2.0)
     before = rss()
     client = await connect(daemon)
     client.transport.pauseProducing()

@@ -220,7 +220,7 @@ async def test_a_message(daemon: Daemon) -> None:
     )
     message = raw.parse()
     assert [block.to_dict() for block in message.content] == [
-        {"type": "text", "text": "You said: Hello"}
+        {"type": "text", "text": "You said: Hello", "citations": None}
     ]
     assert (message.stop_reason, message.model) == ("end_turn", MODEL)
     assert message.usage.input_tokens > 0
