@@ -1,6 +1,7 @@
 """What ``twistd claudemax`` runs: a command line to settings to a service."""
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -82,6 +83,7 @@ for _field, _option in table():
 
 def _own(reactor: Any) -> None:
     """Make the reactor of a process that is all ours fit for a daemon."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold what was said
     if not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic  # no deadline is to notice that the clock is set
 

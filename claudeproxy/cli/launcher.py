@@ -8,6 +8,7 @@ spawns this, which arranges all three and becomes the CLI by ``exec``: same pid,
 """
 
 import os
+import resource
 import select
 import signal
 import sys
@@ -18,6 +19,7 @@ PR_SET_PDEATHSIG = 1
 
 def main(daemon: int, directory: str, command: "list[str]") -> None:
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold what was said
     os.chdir(directory)
     if sys.platform == "linux":
         _die_with_parent()

@@ -107,6 +107,9 @@ async def test_every_process_is_a_group_in_the_one_empty_directory(daemon: Any) 
     for process in daemon.api.engine.processes:
         pid = process.transport.pid
         assert os.getpgid(pid) == pid
+        limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        (core,) = [line.split()[4:6] for line in limits if line.startswith("Max core file size")]
+        assert core == ["0", "0"]
         directory = Path(os.readlink(f"/proc/{pid}/cwd"))
         assert directory == daemon.home / ".local/state/claudemax/empty"
         assert not list(directory.iterdir())
