@@ -80,9 +80,9 @@ class CLIProcess(ProcessProtocol):
         """What it is set up with; ``None`` while it fits any request."""
         return self._session.setup
 
-    def prime(self, setup: Setup) -> None:
+    def prime(self, setup: Setup, flags: Mapping[str, Any]) -> None:
         """Prepare it for conversations that need ``setup``, and for no others."""
-        self._apply(self._session.prime(setup))
+        self._apply(self._session.prime(setup, flags))
 
     def open(
         self, listener: Listener, request: Request, setup: Setup, flags: Mapping[str, Any]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from claudeproxy.messages import Request, Tool
 
@@ -18,11 +19,17 @@ PARK_MS = 24 * 3600 * 1000
 @frozen
 class Setup:
     """System prompt and tools of a conversation; ``schema``: the answer is to come by the CLI's
-    ``StructuredOutput`` tool."""
+    ``StructuredOutput`` tool. Two are equal when the same bytes are sent for them: in Python,
+    a schema's ``1`` would equal its ``true``."""
 
-    system: tuple[str, ...] = ()
-    tools: tuple[Tool, ...] = ()
-    schema: Mapping[str, Any] | None = None
+    system: tuple[str, ...] = field(default=(), eq=False)
+    tools: tuple[Tool, ...] = field(default=(), eq=False)
+    schema: Mapping[str, Any] | None = field(default=None, eq=False)
+    _sent: str = field(init=False, repr=False)
+
+    @_sent.default
+    def _as_sent(self) -> str:
+        return json.dumps(self.control_request())
 
     @classmethod
     def of(cls, request: Request, schema: Mapping[str, Any] | None = None) -> Setup:

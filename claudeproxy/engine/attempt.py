@@ -94,9 +94,12 @@ class Attempt:
         kept = None
         if not schema_by_tool:
             kept = self._means.conversations.resume(request, self._model.name)
-        schema = (request.schema or {"type": "object"}) if schema_by_tool else None
-        setup = Setup.of(request, schema)
-        process = kept.process if kept else await self._means.pool.claim(setup)
+        if kept is not None:
+            process = kept.process
+        else:
+            schema = (request.schema or {"type": "object"}) if schema_by_tool else None
+            setup = Setup.of(request, schema)
+            process = await self._means.pool.claim(setup, flags)
         self._process = process
         self._watch = Watch(self._means.reactor, self._means.deadlines, self._expire)
         if self._paused:

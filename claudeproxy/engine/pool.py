@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -31,8 +31,8 @@ class Pool:
     than cores only makes each later. A process that dies unclaimed is replaced.
 
     Any process fits any request. Once two requests in a row have needed the same set-up, as a
-    client's do, half of the waiting processes are primed with it: their first turn is twice as
-    fast, and the other half still fits anything.
+    client's do, half of the waiting processes are primed with it and with the latest settings:
+    their first turn is twice as fast, and the other half still fits anything.
     """
 
     log = Logger()
@@ -50,6 +50,7 @@ class Pool:
         self._claims: deque[Deferred[CLIProcess]] = deque()
         self._recent: Setup | None = None
         self._usual: Setup | None = None
+        self._flags: Mapping[str, Any] = {}
         self._retry: Any = None
         self._closed = False
         self._relapse = 0
@@ -66,8 +67,8 @@ class Pool:
         """Processes that start up."""
         return len(self._starting)
 
-    def claim(self, setup: Setup) -> Deferred[CLIProcess]:
-        """A started-up process that fits ``setup``, ours from now on.
+    def claim(self, setup: Setup, flags: Mapping[str, Any]) -> Deferred[CLIProcess]:
+        """A started-up process that fits ``setup``, ours from now on; ``flags`` fit any.
 
         Taking a waiting one does not start its replacement (:meth:`fill` does): that second of
         CPU belongs to the turn that begins.
@@ -76,7 +77,7 @@ class Pool:
         """
         if setup.schema is None:
             self._usual = setup if setup == self._recent else None
-            self._recent = setup
+            self._recent, self._flags = setup, flags
         claim: Deferred[CLIProcess] = Deferred(self._claims.remove)
         fitting = sorted(
             (p for p in self._warm if p.state is State.WARM and p.setup in (None, setup)),
@@ -118,7 +119,7 @@ class Pool:
         primed = sum(process.setup is not None for process in self._warm)
         for process in list(self._warm):
             if process.setup is None and process.state is State.WARM and primed < self._target // 2:
-                process.prime(usual)
+                process.prime(usual, self._flags)
                 primed += 1
 
     def ready(self, process: CLIProcess) -> None:

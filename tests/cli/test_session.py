@@ -164,14 +164,33 @@ def test_a_user_line_of_the_history_is_awaited() -> None:
 def test_a_primed_process_is_not_set_up_again() -> None:
     session = warm()
     asks = request("x")
-    setup, blank = sent(session.prime(Setup.of(asks)))
+    setup, flags, blank = sent(session.prime(Setup.of(asks), FLAGS))
     assert setup["request"]["subtype"] == "initialize"
+    assert flags["request"]["settings"] == FLAGS
     assert blank["shouldQuery"] is False
     assert session.state is State.WARM
-    (flags,) = sent(session.open(asks, Setup.of(asks), FLAGS))
-    assert flags["request"]["subtype"] == "apply_flag_settings"
+    assert session.open(asks, Setup.of(asks), FLAGS) == []
     (question,) = sent(session.feed(cli.completed(blank["uuid"])))
     assert question["message"]["content"] == [{"type": "text", "text": "x"}]
+
+
+def test_setups_are_equal_when_the_same_bytes_are_sent_for_them() -> None:
+    one, true = (
+        Setup(("s",), (Tool("t", "", {"type": "object", "properties": {"x": {"const": value}}}),))
+        for value in (1, True)
+    )
+    assert one != true and one == Setup(one.system, one.tools)
+    assert Setup(schema={"const": 1}) != Setup(schema={"const": True})
+
+
+def test_a_primed_process_takes_other_settings() -> None:
+    session = warm()
+    asks = request("x")
+    *_, blank = sent(session.prime(Setup.of(asks), FLAGS))
+    session.feed(cli.completed(blank["uuid"]))
+    flags, question = sent(session.open(asks, Setup.of(asks), {"model": "haiku"}))
+    assert flags["request"]["settings"] == {"model": "haiku"}
+    assert question["type"] == "user"
 
 
 def test_an_answer() -> None:

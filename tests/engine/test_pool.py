@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -39,8 +40,8 @@ class Process:
     def stop(self) -> None:
         self.ended = "stopped"
 
-    def prime(self, setup: Setup) -> None:
-        self.setup = setup
+    def prime(self, setup: Setup, flags: Mapping[str, Any]) -> None:
+        self.setup, self.flags = setup, flags
 
 
 class Spawned:
@@ -86,7 +87,7 @@ def test_a_burst_larger_than_the_pool() -> None:
     spawned = Spawned(warm=2, starts=2)
     spawned.pool.fill()
     spawned.start()
-    claims = [spawned.pool.claim(PLAIN) for _ in range(10)]
+    claims = [spawned.pool.claim(PLAIN, {}) for _ in range(10)]
     assert [claim.called for claim in claims] == [True] * 2 + [False] * 8
     for _ in range(20):
         assert spawned.pool.starting <= 2
@@ -99,7 +100,7 @@ def test_a_burst_larger_than_the_pool() -> None:
 
 def test_who_leaves_gets_no_process() -> None:
     spawned = Spawned(warm=0)
-    first, second = spawned.pool.claim(PLAIN), spawned.pool.claim(PLAIN)
+    first, second = spawned.pool.claim(PLAIN, {}), spawned.pool.claim(PLAIN, {})
     first.addErrback(lambda _: None)
     first.cancel()
     spawned.pool.ready(spawned.all[0])  # type: ignore[arg-type]
@@ -108,7 +109,7 @@ def test_who_leaves_gets_no_process() -> None:
 
 def test_failed_starts_come_ever_slower_and_end_the_waiting() -> None:
     spawned = Spawned(warm=1, starts=1)
-    claim = spawned.pool.claim(PLAIN)
+    claim = spawned.pool.claim(PLAIN, {})
     delays = []
     for _ in range(12):
         began, count = spawned.clock.seconds(), len(spawned.all)
@@ -127,7 +128,7 @@ def test_failed_starts_come_ever_slower_and_end_the_waiting() -> None:
 def test_a_spawn_that_raises_is_a_failed_start() -> None:
     spawned = Spawned(warm=1)
     spawned.error = CLIError("it is gone")
-    claim = spawned.pool.claim(PLAIN)
+    claim = spawned.pool.claim(PLAIN, {})
     for _ in range(40):
         spawned.clock.advance(0.25)
     assert "it is gone" in outcome(claim).message
@@ -171,15 +172,16 @@ def test_a_claim_takes_the_process_that_is_primed_for_it() -> None:
     spawned.pool.fill()
     spawned.start()
     usual = Setup(("Be brief.",))
-    for _ in range(2):
-        spawned.pool.claim(usual)
+    for effort in ("low", "high"):
+        spawned.pool.claim(usual, {"effortLevel": effort})
         spawned.pool.fill()
         spawned.start()
     spawned.pool.fill()
     assert sorted(process.setup is None for process in spawned.pool._warm) == [False, True]
-    other = outcome(spawned.pool.claim(Setup(("Another.",))))
+    other = outcome(spawned.pool.claim(Setup(("Another.",)), {}))
     assert other.setup is None
-    assert outcome(spawned.pool.claim(usual)).setup == usual
+    primed = outcome(spawned.pool.claim(usual, {}))
+    assert (primed.setup, primed.flags) == (usual, {"effortLevel": "high"})
 
 
 def test_closed_it_starts_nothing_any_more() -> None:
