@@ -24,7 +24,7 @@ from .errors import classify, used_up
 from .lines import Lines, LineTooLong
 from .models import parse_models
 from .outputs import Doomed, Output, Ready, Window, Write
-from .settings import BRAKE
+from .settings import BRAKE, RELEASE
 from .setup import Setup
 from .tools import ToolServer, call_answer
 from .wire import Answer, message_line
@@ -239,8 +239,9 @@ class Session:
             return self._doom("it gave up its tool calls")
         if self.state is State.SETTLING:
             self.state = State.IDLE
-            # Off with the brake while nobody waits: the next turn begins 8 ms earlier.
-            return [apply_flags(self._flags)]
+            # Off with the brake while nobody waits: the next turn begins 8 ms earlier, and with
+            # no more than the brake in it, for all settings would cost that turn 3 ms.
+            return [apply_flags({"env": RELEASE})]
         return ()
 
     def _assistant(self, line: Mapping[str, Any]) -> Sequence[Output]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from claudeproxy import testing as cli
 from claudeproxy.cli.outputs import Doomed, Output, Ready, Window, Write
 from claudeproxy.cli.session import Session, State
-from claudeproxy.cli.settings import BRAKE
+from claudeproxy.cli.settings import BRAKE, RELEASE
 from claudeproxy.cli.setup import Setup
 from claudeproxy.messages import (
     ArgumentsDelta,
@@ -222,7 +222,7 @@ def test_a_brake_is_on_from_the_first_event_to_the_end() -> None:
     assert on["request"]["settings"] == BRAKE
     session.feed(b"".join(cli.text_block(["a"])) + cli.closing())
     (off,) = sent(session.feed(cli.result("a")))
-    assert off["request"]["settings"] == FLAGS
+    assert off["request"]["settings"] == {"env": RELEASE}
 
 
 def test_the_next_message_of_a_settling_process_waits_for_its_result() -> None:

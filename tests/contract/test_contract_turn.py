@@ -260,10 +260,12 @@ async def test_under_the_brake_a_parked_process_sends_nothing_when_its_pipe_clos
 
 @pytest_twisted.ensureDeferred
 async def test_released_from_the_brake_it_goes_on(stage):
-    """On the next question, and on the result of a parked call."""
+    """On the next question, and on the result of a parked call, with the settings of before."""
     made = await stage()
     await made.begin(**serving(tool()))
-    made.cli.send(user("[[call look {}]]"))
+    body = '{"stop_sequences": ["end"]}'
+    env = {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "77", "CLAUDE_CODE_EXTRA_BODY": body}
+    made.cli.send(flags(model="opus", env=env), user("[[call look {}]]"))
     await made.cli.line(event("message_start"))
     made.cli.send(flags(**BRAKE))
     call_line = await made.cli.line(tools_call)
@@ -276,7 +278,9 @@ async def test_released_from_the_brake_it_goes_on(stage):
     before = len(made.cli.lines)
     made.cli.send(flags(env=RELEASE), user("Hello"))
     assert (await made.cli.line(RESULT, before))["is_error"] is False
-    assert len(made.requests) == 3
+    asked = [one.body for one in made.requests]
+    assert [(one["max_tokens"], one["stop_sequences"]) for one in asked] == [(77, ["end"])] * 3
+    assert all(one["model"].startswith("claude-opus") for one in asked)
 
 
 @pytest_twisted.ensureDeferred
