@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
 from claudeproxy.dialects.shapes import Stream
@@ -41,9 +40,8 @@ class Streamed:
         self._headers: Callable[[], Mapping[str, str]] = dict
         self._answers: Answers | None = None
         self._stall: Any = None
+        self._silence: Any = None
         self._committed = False
-        self._beat = LoopingCall(self._keep_alive)
-        self._beat.clock = reactor
         self.failure: Failure | None = None
         self.done: Deferred[None] = Deferred()
         """Fires when the last byte is written."""
@@ -53,7 +51,7 @@ class Streamed:
         self._answers = answers
         self._headers = headers
         if not self.done.called:
-            self._beat.start(KEEP_ALIVE, now=False)
+            self._silence = self._reactor.callLater(KEEP_ALIVE, self._keep_alive)
 
     def events(self, index: int, events: list[Event]) -> None:
         """A burst of events of answer ``index``."""
@@ -69,8 +67,8 @@ class Streamed:
         if data:
             self._commit()
             self._request.write(data)
-            if self._beat.running:
-                self._beat.reset()
+            if self._silence is not None:
+                self._silence.reset(KEEP_ALIVE)
         if self._renderer.ended:
             self._end()
 
@@ -95,6 +93,7 @@ class Streamed:
     def _keep_alive(self) -> None:
         self._commit()
         self._request.write(b": keep-alive\n\n")
+        self._silence = self._reactor.callLater(KEEP_ALIVE, self._keep_alive)
 
     def _end(self) -> None:
         self._stop_timers()
@@ -105,14 +104,8 @@ class Streamed:
         self.done.callback(None)
 
     def _stop_timers(self) -> None:
-        if self._beat.running:
-            self._beat.stop()
-        self._clear_stall()
-
-    def _clear_stall(self) -> None:
-        if self._stall is not None and self._stall.active():
-            self._stall.cancel()
-        self._stall = None
+        self._silence = _cancelled(self._silence)
+        self._stall = _cancelled(self._stall)
 
     # -- IPushProducer --
 
@@ -125,7 +118,7 @@ class Streamed:
 
     def resumeProducing(self) -> None:
         """The client reads again."""
-        self._clear_stall()
+        self._stall = _cancelled(self._stall)
         if self._answers is not None:
             self._answers.resume()
 
@@ -136,6 +129,11 @@ class Streamed:
     def _stalled(self) -> None:
         self._stall = None
         self._request.transport.abortConnection()
+
+
+def _cancelled(timer: Any) -> None:
+    if timer is not None and timer.active():
+        timer.cancel()
 
 
 class Collected:
