@@ -169,6 +169,7 @@ class CLI:
         self._waiting: set[str] = set()
         self._results: list[str] = []
         self._calls = 0
+        self._then = ""
 
     def run(self, arguments: Sequence[str]) -> None:
         self._read_plan()
@@ -197,7 +198,10 @@ class CLI:
             self._plan = json.load(file)
 
     def _at(self, point: str) -> None:
-        word, _, argument = str(self._plan.get(point, "")).partition(" ")
+        self._do(str(self._plan.get(point, "")))
+
+    def _do(self, fault: str) -> None:
+        word, _, argument = fault.partition(" ")
         if word:
             getattr(self._faults, word)(*[argument] if argument else [])
 
@@ -233,6 +237,8 @@ class CLI:
         calls = [order.split(" ", 1) for name, order in orders if name == "call"]
         self._plan.update((name, order) for name, order in orders if name != "call")
         plan, out = self._plan, self._out
+        self._do(self._then)
+        self._then = str(plan.get("then", ""))
         out.cut = int(plan.get("cut", 0))
         out.note("turn")
         self._at("question")

@@ -20,6 +20,7 @@ A fault is a *point* in the life of the process and what happens there. The poin
 ``flags``    at ``apply_flag_settings``
 ``history``  at a line of the history, before it is completed
 ``question`` asked for an answer, before that begins
+``then``     as ``question``, but of the question after this one
 ``middle``   after its first delta
 ``stop``     after its last block, before the stop reason
 ``result``   after ``message_stop``

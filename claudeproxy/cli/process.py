@@ -68,6 +68,11 @@ class CLIProcess(ProcessProtocol):
         """Where its session is."""
         return self._session.state
 
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended, by itself or killed."""
+        return self._pid is None
+
     # -- turns --
 
     @property

@@ -75,10 +75,13 @@ class Attempt:
         self._by_tool = ToolAnswer() if form is Form.TOOL else None
         self._usage = Usage()
         self._paused = False
+        self._begun = False
         self._ended: Deferred[Finished | Failure] = Deferred()
         self.answer = Assembly()
         self.held: list[Event] = []
         self.way = ""
+        self.lost = False
+        """Whether the process that held the conversation ended before it answered anything."""
 
     async def run(self) -> Finished | Failure:
         """The end of the answer; everything before it has gone to the sink, or is held.
@@ -118,6 +121,7 @@ class Attempt:
         except BaseException:
             self._release(None)
             raise
+        self.lost = kept is not None and process.gone and not self._begun
         self._release(end)
         return end
 
@@ -182,6 +186,7 @@ class Attempt:
             if isinstance(event, Started):
                 self._usage = event.usage
         if passed:
+            self._begun = True
             if self._sink is None:
                 self.held.extend(passed)
             else:

@@ -103,7 +103,10 @@ class Turn:
         form = structure.form(request)
         repaired = False
         while True:
-            end, answer = await self._try(request, form)
+            end, attempt = await self._try(request, form)
+            if attempt.lost:
+                continue  # nobody holds the conversation now: it is replayed
+            answer = attempt.answer
             if form is Form.NATIVE and isinstance(end, Failure) and structure.refused(request, end):
                 form = Form.TOOL
                 continue
@@ -116,7 +119,7 @@ class Turn:
                 end = Failure(Kind.UPSTREAM, f"the answer does not satisfy the schema: {why}", 502)
             return end
 
-    async def _try(self, request: Request, form: Form) -> tuple[Finished | Failure, Assembly]:
+    async def _try(self, request: Request, form: Form) -> tuple[Finished | Failure, Attempt]:
         # A whole answer that is bound by a schema may be taken back, so nothing of it leaves yet.
         hold = form is not Form.NONE and not request.stream
         attempt = Attempt(self._means, request, self._model, form, None if hold else self._sink)
@@ -124,7 +127,7 @@ class Turn:
         if self._paused:
             attempt.pause()
         try:
-            return await attempt.run(), attempt.answer
+            return await attempt.run(), attempt
         finally:
             self._attempt = None
 

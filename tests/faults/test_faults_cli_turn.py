@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_twisted
@@ -160,6 +161,24 @@ async def test_after_the_answer(double: Daemon, case: Any) -> None:
                 {"role": "user", "content": "y"}]  # fmt: skip
     again = await ask(double, messages)
     assert (again.status, again.text) == (200, "You said: y")
+    await all_is_well(double)
+
+
+@cases(
+    "CLI",
+    ("exits as the next message reaches it", "nothing: the message is replayed", "then exit"),
+    ("closes stdout as the next message reaches it",
+     "it is killed; the message is replayed", "then deaf"),
+)  # fmt: skip
+@BOTH
+@ensureDeferred
+async def test_at_the_next_message(double: Daemon, case: Any, stream: bool) -> None:
+    messages: list[Any] = [{"role": "user", "content": f"{uuid4()}[[{case[0]}]]"}]
+    reply = await ask(double, messages)
+    await until(lambda: len(double.api.engine.conversations) == 1)
+    messages += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": "y"}]
+    again = await ask(double, messages, stream=stream)
+    assert (again.status, again.text, again.whole) == (200, "You said: y", True)
     await all_is_well(double)
 
 
