@@ -81,9 +81,17 @@ for _field, _option in table():
     setattr(Options, f"opt_{_field}", _method(_field.replace("_", "-"), _option))
 
 
+DESCRIPTORS = 10_240
+"""What is enough for 2,500 streams, and as much as macOS grants."""
+
+
 def _own(reactor: Any) -> None:
-    """Make the reactor of a process that is all ours fit for a daemon."""
+    """Make the reactor, and the limits, of a process that is all ours fit for a daemon."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold what was said
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < room:  # 256 on macOS is 60 streams
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
     if not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic  # no deadline is to notice that the clock is set
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -175,6 +176,18 @@ def test_no_descriptors(twistd: Make) -> None:
     assert daemon.stop() == 0
 
 
+@fault("machine", "grants few descriptors at first", "the daemon takes what it may have")
+def test_few_descriptors_at_first(twistd: Make) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))
+
+    daemon = twistd(preexec_fn=few).up()
+    limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
+    assert re.search(r"Max open files +4096 +4096 ", limits), limits
+    assert re.search(r"Max core file size +0 +0 ", limits), limits
+    assert daemon.stop() == 0
+
+
 @fault("machine", "has no descriptors left for a CLI", "503; all is well after")
 def test_no_descriptors_for_a_process(twistd: Make) -> None:
     def few() -> None:
@@ -226,6 +239,15 @@ def test_no_home(twistd: Make) -> None:
     assert stderr.startswith("claudemax: ") and stderr.count("\n") == 1, stderr
 
 
+@fault("machine", "cannot hold stored responses", "the daemon does not start: one line")
+def test_no_place_for_responses(twistd: Make, tmp_path: Path) -> None:
+    (tmp_path / "claudemax/responses.sqlite").mkdir(parents=True)
+    daemon = twistd(environ={"XDG_STATE_HOME": str(tmp_path)})
+    assert daemon.process.wait(20) == 1
+    stderr = daemon.process.stderr.read().decode()  # type: ignore[union-attr]
+    assert stderr.startswith("claudemax: cannot make ") and stderr.count("\n") == 1, stderr
+
+
 @fault("machine", "loses the CLI's working directory", "it is made again")
 def test_the_working_directory_is_gone(twistd: Make) -> None:
     daemon = twistd("--warm", "0", "--keep", "0").up()
@@ -249,6 +271,7 @@ def test_port_in_use(twistd: Make) -> None:
 
 JUMPING = """
 import os
+import re
 _time = time.time
 def _jumping():
     try:
