@@ -59,7 +59,7 @@ class Claudemax(MultiService):
         self.gate = Gate.make(
             settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
         )
-        self._store = None if settings.no_store else Store(state(environ) / "responses.sqlite")
+        self._store = None if settings.no_store else _store(environ)
         api = API(reactor, self.engine, self.gate, self._status, self._store)
         self.resource: IResource = api.resource()
         self.site = LimitedSite(reactor, self.resource, self.gate)
@@ -192,6 +192,14 @@ def state(environ: dict[str, str]) -> Path:
     """The directory for what outlives the daemon."""
     home = environ.get("HOME") or os.path.expanduser("~")
     return Path(environ.get("XDG_STATE_HOME") or Path(home, ".local", "state"), "claudemax")
+
+
+def _store(environ: dict[str, str]) -> Store:
+    path = state(environ) / "responses.sqlite"
+    try:
+        return Store(path)
+    except OSError as error:
+        raise ConfigError(f"cannot make {path}: {error.strerror} (--no-store)") from None
 
 
 def working_directory(environ: dict[str, str]) -> str:

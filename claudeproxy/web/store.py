@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +85,26 @@ class Store:
         max_age: float = MAX_AGE,
         max_bytes: int = MAX_BYTES,
     ) -> None:
+        """Makes the file; one that SQLite cannot read is moved aside.
+
+        :raises OSError: when it cannot be made.
+        """
         self._path = path
         self._now = now
         self._max_age = max_age
         self._max_bytes = max_bytes
         self._pool: ConnectionPool | None = None
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        _make(path)
+        if _is_broken(path):
+            aside = path.with_name(f"{path.name}.broken")
+            self.log.warn("{path} is broken: moved to {aside}", path=str(path), aside=str(aside))
+            path.replace(aside)
+            _make(path)
 
     def open(self, reactor: Any) -> None:
-        """:raises OSError: when the file cannot be made."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path.parent.chmod(0o700)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._path.chmod(0o600)
+        """Ready to be asked."""
         self._pool = ConnectionPool(
             "sqlite3",
             str(self._path),
@@ -173,6 +182,21 @@ class Store:
     def _delete(self, cursor: Any, ident: str) -> bool:
         cursor.execute("DELETE FROM responses WHERE id = ?", (ident,))
         return bool(cursor.rowcount)
+
+
+def _make(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+
+
+def _is_broken(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            return connection.execute("PRAGMA quick_check").fetchone() != ("ok",)
+        except sqlite3.OperationalError:
+            return False  # another daemon has it locked
+        except sqlite3.DatabaseError:
+            return True
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

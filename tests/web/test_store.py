@@ -114,6 +114,23 @@ async def test_the_file_is_private_and_outlives_the_store(store: Store, path: Pa
     assert b"a secret" not in path.read_bytes()
 
 
+@pytest.mark.parametrize("how", ["no database", "cut"])
+@ensureDeferred
+async def test_a_broken_file_is_moved_aside(store: Store, path: Path, how: str) -> None:
+    for number in range(9):
+        await store.put(stored(f"{number}", text="x" * 50))
+    store.close()
+    broken = path.read_bytes()[:5000] if how == "cut" else b"what is this?" * 500
+    path.write_bytes(broken)
+    again = Store(path, Clock())
+    again.open(reactor)
+    assert await again.get("1") is None
+    await again.put(stored("a"))
+    assert await again.get("a") == stored("a")
+    again.close()
+    assert path.with_name("responses.sqlite.broken").read_bytes() == broken
+
+
 @pytest.mark.expected_errors
 @ensureDeferred
 async def test_a_response_that_cannot_be_stored_is_logged(
