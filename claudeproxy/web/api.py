@@ -73,7 +73,7 @@ class API:
         self._gate = gate
         self._status = status
         self._store = store
-        self._turns = Turns(reactor, engine)
+        self._turns = Turns(reactor, engine, gate)
 
     def resource(self) -> IResource:
         """The resource tree, to be mounted in any site."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -88,6 +89,6 @@ def raw_refusal(
 
 
 def _of_path(path: bytes, ident: str | None = None) -> Refusal:
-    if path.removeprefix(b"/v1").startswith(b"/messages"):
+    if re.search(rb"/messages([/?]|$)", path):  # wherever the resource is mounted
         return lambda failure: anthropic.refusal(failure, ident)
     return lambda failure: (failure.status, error(failure))

@@ -6,8 +6,10 @@ and restarts its time-out at every byte.
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
@@ -120,6 +122,10 @@ class Channel(HTTPChannel):
         if [coding.lower() for coding in codings] not in ([], [b"chunked"]):
             self._respondToBadRequestAndDisconnect()
             return
+        absolute = re.match(rb"https?://([^/?]*)(.*)", self._path, re.I | re.S)
+        if absolute:  # RFC 9112, 3.2.2: to be taken, and its host counts
+            self.requests[-1].requestHeaders.setRawHeaders(b"host", [absolute[1]])
+            self._path = absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
         self.setTimeout(BODY_SECONDS)
         super().allHeadersReceived()
 
@@ -154,10 +160,12 @@ class Channel(HTTPChannel):
         """Why ``request``, of which only the head is here, is not let in."""
         gate, headers = self.site.gate, request.requestHeaders
         # Neither the path nor the method are known to the request yet.
-        keyless = (
-            self._path.partition(b"?")[0] == b"/health"
-            or gate.preflight(self._command, headers) is not None
-        )
+        path = self._path.partition(b"?")[0]
+        try:
+            unquote_to_bytes(path).decode()
+        except UnicodeDecodeError:
+            return Failure(Kind.INVALID, "the path is not UTF-8", 400)
+        keyless = path == b"/health" or gate.preflight(self._command, headers) is not None
         unix = isinstance(self.getHost(), UNIXAddress)
         return gate.refusal(headers, unix=unix, keyless=keyless)
 

@@ -13,6 +13,7 @@ from claudeproxy.engine.engine import Answers, Engine
 from claudeproxy.messages import Event, Failure, FailureError
 
 from .answers import Collected, Streamed
+from .gate import Gate
 from .replies import refuse, reply, request_id
 
 Keep = Callable[[dict[str, Any]], object]
@@ -24,9 +25,10 @@ class Turns:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, engine: Engine) -> None:
+    def __init__(self, reactor: Any, engine: Engine, gate: Gate) -> None:
         self._reactor = reactor
         self._engine = engine
+        self._gate = gate
 
     async def serve(self, request: Request, exchange: Exchange, keep: Keep | None = None) -> bytes:
         """The reply's body; empty when it has been streamed."""
@@ -73,8 +75,10 @@ class Turns:
     def _report(
         self, request: Request, model: str, way: str, began: float, failure: Failure | None
     ) -> None:
+        key = self._gate.key_name(request.requestHeaders)
         self.log.info(
-            "{request_id} {model} {way} {outcome} {seconds:.2f}s",
+            "{request_id} {model} {way} {outcome} {seconds:.2f}s{key}",
+            key=f" {key}" if key else "",
             request_id=request_id(request),
             model=model,
             way=way or "-",

@@ -86,6 +86,10 @@ def turns(daemon: Daemon) -> int:
      b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n\r\n"),
     ("sends a header of 1 MB", "400, closed", head(b"X-A: " + b"x" * 1_000_000)),
     ("sends 10,000 headers", "400, closed", head(*[b"X-A: x"] * 10_000)),
+    ("sends a path that is no UTF-8", "400, closed",
+     b"GET /v1/models/%ff HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    ("names another host in its target", "403, closed",
+     b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
     ("sends no host", "403, closed", b"GET /health HTTP/1.1\r\n\r\n", 403),
     ("sends two hosts", "403, closed",
      b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 403),
@@ -233,6 +237,19 @@ async def test_garbage_behind_a_request(double: Daemon, monkeypatch: pytest.Monk
     client.write(post() + b"nonsense\r\n\r\n")
     await client.closed()
     assert client.statuses == [200, 400]
+    await all_is_well(double)
+
+
+@fault("client", "sends its target with scheme and host, as to a proxy", "answered")
+@ensureDeferred
+async def test_absolute_targets(double: Daemon) -> None:
+    client = await connect(double)
+    for target in (b"http://localhost/health", b"HTTP://127.0.0.1:3456/v1/models?x=1"):
+        client.write(b"GET " + target + b" HTTP/1.1\r\nHost: ignored.example\r\n\r\n")
+    client.write(b"GET http://localhost?x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await client.replied(3)
+    assert client.statuses == [200, 200, 404]
+    client.transport.loseConnection()
     await all_is_well(double)
 
 

@@ -22,6 +22,7 @@ from harness import Daemon, in_thread, newest_cli
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.endpoints import quoteStringArgument
+from twisted.logger import formatEvent, globalLogPublisher
 
 from claudeproxy.endpoints import Door
 from claudeproxy.web.gate import EXPOSED
@@ -48,6 +49,12 @@ def header(response: Any, name: str) -> str | None:
 
 @ensureDeferred
 async def test_keyed_daemon(make_daemon: Any, tmp_path: Path) -> None:
+    logged: list[str] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        logged.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
     daemon = await make_daemon(api_key_file=key_file(tmp_path))
     for sent in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": "s3cret2"}):
         response = await daemon.post(CHAT, HELLO, **sent)
@@ -61,6 +68,9 @@ async def test_keyed_daemon(make_daemon: Any, tmp_path: Path) -> None:
         response = await daemon.post(CHAT, HELLO, **sent)
         answer = await treq.json_content(response)
         assert answer["choices"][0]["message"]["content"] == "You said: Hello"
+    globalLogPublisher.removeObserver(observe)
+    assert [line.split()[-1] for line in logged if " haiku " in line] == ["laptop", "desk"]
+    assert not any("s3cret" in line for line in logged)
     for path in ("/v1/models", "/v1/models/opus", "/nothing", "/healthy", "/health/x", "/%68ealth"):
         response = await treq.get(daemon.url + path)
         assert response.code == 401, path
