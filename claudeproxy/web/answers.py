@@ -104,8 +104,8 @@ class Streamed:
         self.done.callback(None)
 
     def _stop_timers(self) -> None:
-        self._silence = _cancelled(self._silence)
-        self._stall = _cancelled(self._stall)
+        _cancel(self._silence, self._stall)
+        self._silence = self._stall = None
 
     # -- IPushProducer --
 
@@ -118,7 +118,8 @@ class Streamed:
 
     def resumeProducing(self) -> None:
         """The client reads again."""
-        self._stall = _cancelled(self._stall)
+        _cancel(self._stall)
+        self._stall = None
         if self._answers is not None:
             self._answers.resume()
 
@@ -131,9 +132,10 @@ class Streamed:
         self._request.transport.abortConnection()
 
 
-def _cancelled(timer: Any) -> None:
-    if timer is not None and timer.active():
-        timer.cancel()
+def _cancel(*timers: Any) -> None:
+    for timer in timers:
+        if timer is not None and timer.active():
+            timer.cancel()
 
 
 class Collected:
