@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 from twisted.internet.task import LoopingCall
 
@@ -157,9 +157,8 @@ class Engine:
         ignored = turn_settings(requests[0], models[0]).ignored
         turns: list[Turn] = []
         for request, model in zip(requests, models, strict=True):
-            single = evolve(request, n=1)
             for _ in range(request.n):
-                turns.append(Turn(self._means, single, model, _to(sink, len(turns))))
+                turns.append(Turn(self._means, request, model, _to(sink, len(turns))))
         answers = Answers(turns, ignored)
         self._turns.add(answers)
         answers.done.addBoth(lambda _: self._turns.discard(answers))
