@@ -132,7 +132,7 @@ class Engine:
     def renew(self) -> None:
         """Let every process go that no turn runs on: the CLI or its login has changed."""
         self.conversations.close()
-        self.pool.drain()
+        self.pool.renew()
 
     def _tend(self) -> None:
         self.pool.recycle(MAX_AGE)

@@ -1,4 +1,4 @@
-"""Warm processes: started up, unclaimed, fit for any request."""
+"""Warm processes: started up and unclaimed, some of them primed for what is usual."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Pool:
         self._flags: Mapping[str, Any] = {}
         self._retry: Any = None
         self._closed = False
-        self._relapse = 0
+        self._relapse = 0  # failures before the last good start: all count if that one dies too
         self.failures = 0
         """Starts in a row that failed, or whose process died unclaimed."""
 
@@ -68,7 +68,9 @@ class Pool:
         return len(self._starting)
 
     def claim(self, setup: Setup, flags: Mapping[str, Any]) -> Deferred[CLIProcess]:
-        """A started-up process that fits ``setup``, ours from now on; ``flags`` fit any.
+        """A started-up process that fits ``setup``, ours from now on.
+
+        ``flags``: what the turn will apply; remembered for the next that is primed.
 
         Taking a waiting one does not start its replacement (:meth:`fill` does): that second of
         CPU belongs to the turn that begins.
@@ -124,9 +126,11 @@ class Pool:
 
     def ready(self, process: CLIProcess) -> None:
         """``process`` has started up."""
-        if process not in self._starting:
-            return
-        self._starting.pop(process).cancel()
+        timer = self._starting.get(process)
+        if timer is None or not timer.active():
+            return  # too late, it is killed: gone() will tell
+        del self._starting[process]
+        timer.cancel()
         self._relapse, self.failures = max(self._relapse, self.failures), 0
         if self._claims:
             self._relapse = 0
@@ -150,8 +154,8 @@ class Pool:
                 timer.cancel()
             self._failed("it ended while starting up")
 
-    def drain(self) -> None:
-        """Let everything unclaimed go; new processes start in its place."""
+    def renew(self) -> None:
+        """End everything unclaimed; new processes start in its place."""
         self._end_all()
         self.fill()
 

@@ -167,6 +167,18 @@ def test_one_that_never_starts_up_is_killed() -> None:
     assert spawned.all[0].ended == "killed"
 
 
+def test_one_that_starts_up_as_it_is_killed_is_replaced() -> None:
+    spawned = Spawned(warm=0)
+    claim = spawned.pool.claim(PLAIN, {})
+    spawned.clock.advance(START_TIMEOUT)
+    (late,) = spawned.all
+    spawned.pool.ready(late)  # type: ignore[arg-type]
+    spawned.pool.gone(late)  # type: ignore[arg-type]
+    spawned.clock.advance(MAX_BACKOFF)
+    spawned.start()
+    assert outcome(claim) in spawned.all[1:]
+
+
 def test_a_claim_takes_the_process_that_is_primed_for_it() -> None:
     spawned = Spawned(warm=2)
     spawned.pool.fill()
