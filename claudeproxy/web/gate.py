@@ -142,15 +142,15 @@ def _is_json(headers: Headers) -> bool:
 
 
 def _one(headers: Headers, name: str) -> str | None:
-    values = headers.getRawHeaders(name)
-    return values[0].strip() if values and len(values) == 1 else None
+    values = headers.getRawHeaders(name.encode())
+    if values is None or len(values) != 1:
+        return None
+    return values[0].decode("utf-8", "replace").strip()
 
 
 def _hostname(host: str) -> str:
-    host = host.lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].rstrip(".")
+    name, colon, port = host.lower().rpartition(":")
+    return (name if colon and (port.isdigit() or not port) else host.lower()).rstrip(".")
 
 
 def _forbidden(message: str) -> Failure:

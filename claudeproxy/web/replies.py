@@ -89,6 +89,7 @@ def raw_refusal(
 
 
 def _of_path(path: bytes, ident: str | None = None) -> Refusal:
-    if re.search(rb"/messages([/?]|$)", path):  # wherever the resource is mounted
+    # Wherever the resource is mounted.
+    if re.search(rb"/messages(/|$)", path.partition(b"?")[0]):
         return lambda failure: anthropic.refusal(failure, ident)
     return lambda failure: (failure.status, error(failure))

@@ -123,8 +123,10 @@ class Channel(HTTPChannel):
             self._respondToBadRequestAndDisconnect()
             return
         absolute = re.match(rb"https?://([^/?]*)(.*)", self._path, re.I | re.S)
-        if absolute:  # RFC 9112, 3.2.2: to be taken, and its host counts
-            self.requests[-1].requestHeaders.setRawHeaders(b"host", [absolute[1]])
+        if absolute:  # RFC 9112, 3.2.2: to be taken, and its host counts instead of the header's
+            headers = self.requests[-1].requestHeaders
+            if len(headers.getRawHeaders(b"host", [])) == 1:
+                headers.setRawHeaders(b"host", [absolute[1]])
             self._path = absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
         self.setTimeout(BODY_SECONDS)
         super().allHeadersReceived()

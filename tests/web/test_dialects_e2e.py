@@ -12,6 +12,9 @@ import pytest
 import treq
 from harness import Daemon, in_thread
 from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 pytestmark = [
     pytest.mark.cli,
@@ -419,6 +422,23 @@ async def test_an_unknown_route_says_what_there_is(daemon: Daemon, path: str) ->
             "unknown_url",
             "invalid_request_error",
         )
+
+
+@pytest.mark.parametrize(
+    ("path", "in_anthropics"),
+    [("/claude/v1/messages", True), ("/claude/v1/models?x=/messages", False)],
+)
+@ensureDeferred
+async def test_refusals_below_a_path(daemon: Daemon, path: str, in_anthropics: bool) -> None:
+    root = Resource()
+    root.putChild(b"claude", daemon.api.resource)
+    port = reactor.listenTCP(0, Site(root), interface="127.0.0.1")  # type: ignore[attr-defined]
+    url = f"http://127.0.0.1:{port.getHost().port}{path}"
+    response = await treq.delete(url, persistent=False)
+    body = await treq.json_content(response)
+    await port.stopListening()
+    assert response.code == 405
+    assert (body.get("type") == "error") is in_anthropics
 
 
 @pytest.mark.parametrize(

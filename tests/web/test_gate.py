@@ -23,7 +23,15 @@ def headers(host: str | None = "localhost:3456", **fields: str | list[str]) -> H
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LocalHost:3456", "127.0.0.1:1", "[::1]", "[::1]:3456", "localhost.:3456"],
+    [
+        "localhost",
+        "LocalHost:3456",
+        "127.0.0.1:1",
+        "[::1]",
+        "[::1]:3456",
+        "localhost.:3456",
+        "localhost:",
+    ],
 )
 def test_loopback_names_are_let_in(host: str) -> None:
     assert OPEN.refusal(headers(host)) is None
@@ -31,7 +39,17 @@ def test_loopback_names_are_let_in(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [None, "", "evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]", "0.0.0.0"],
+    [
+        None,
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "[::2]",
+        "0.0.0.0",
+        "localhost:x@evil.example",
+        "localhost:80:80",
+    ],
 )
 def test_other_hosts_are_refused(host: str | None) -> None:
     failure = OPEN.refusal(headers(host))
