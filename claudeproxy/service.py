@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -198,8 +199,9 @@ def _store(environ: dict[str, str]) -> Store:
     path = state(environ) / "responses.sqlite"
     try:
         return Store(path)
-    except OSError as error:
-        raise ConfigError(f"cannot make {path}: {error.strerror} (--no-store)") from None
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot make {path}: {why} (--no-store)") from None
 
 
 def working_directory(environ: dict[str, str]) -> str:

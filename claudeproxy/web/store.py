@@ -7,12 +7,13 @@ the order asked.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Store:
     ) -> None:
         """Makes the file; one that SQLite cannot read is moved aside.
 
-        :raises OSError: when it cannot be made.
+        :raises OSError, sqlite3.Error: when it cannot be made.
         """
         self._path = path
         self._now = now
@@ -96,12 +97,13 @@ class Store:
         self._pool: ConnectionPool | None = None
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        _make(path)
-        if _is_broken(path):
-            aside = path.with_name(f"{path.name}.broken")
-            self.log.warn("{path} is broken: moved to {aside}", path=str(path), aside=str(aside))
-            path.replace(aside)
+        with _alone(path.parent):
             _make(path)
+            if _is_broken(path):
+                aside = path.with_name(f"{path.name}.broken")
+                self.log.warn("{old} is broken: moved to {new}", old=str(path), new=str(aside))
+                path.replace(aside)
+                _make(path)
 
     def open(self, reactor: Any) -> None:
         """Ready to be asked."""
@@ -184,6 +186,17 @@ class Store:
         return bool(cursor.rowcount)
 
 
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """No other daemon that starts at the same time moves what this one has just made."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _make(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
@@ -194,7 +207,7 @@ def _is_broken(path: Path) -> bool:
         try:
             return connection.execute("PRAGMA quick_check").fetchone() != ("ok",)
         except sqlite3.OperationalError:
-            return False  # another daemon has it locked
+            return False  # locked by another daemon, or not ours to judge
         except sqlite3.DatabaseError:
             return True
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,18 @@ async def test_a_broken_file_is_moved_aside(store: Store, path: Path, how: str) 
     assert await again.get("a") == stored("a")
     again.close()
     assert path.with_name("responses.sqlite.broken").read_bytes() == broken
+
+
+def test_a_locked_file_is_left_where_it_is(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.01))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE x (y)")
+        other.execute("BEGIN EXCLUSIVE")
+        Store(path, Clock())
+    assert not path.with_name("responses.sqlite.broken").exists()
 
 
 @pytest.mark.expected_errors
