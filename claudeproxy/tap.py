@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.selectreactor import SelectReactor
 from twisted.python import usage
 
 from claudeproxy import __version__
@@ -82,14 +83,18 @@ for _field, _option in table():
 
 
 DESCRIPTORS = 10_240
-"""What is enough for 2,500 streams, and as much as macOS grants."""
+"""Enough for 2,500 streams, and as much as macOS grants."""
+
+SELECTABLE = 1_024
+"""What ``select`` can watch, Twisted's default on macOS: it would cut every connection beyond."""
 
 
 def _own(reactor: Any) -> None:
     """Make the reactor, and the limits, of a process that is all ours fit for a daemon."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold what was said
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    most = SELECTABLE if isinstance(reactor, SelectReactor) else DESCRIPTORS
+    room = most if hard == resource.RLIM_INFINITY else min(most, hard)
     if soft != resource.RLIM_INFINITY and soft < room:  # 256 on macOS is 60 streams
         resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
     if not reactor.getDelayedCalls():

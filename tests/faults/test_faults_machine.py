@@ -271,7 +271,6 @@ def test_port_in_use(twistd: Make) -> None:
 
 JUMPING = """
 import os
-import re
 _time = time.time
 def _jumping():
     try:
