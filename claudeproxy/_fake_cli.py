@@ -132,8 +132,9 @@ class Faults:
         """Ends the turn with a good result."""
         self._out.write(result("fine"))
 
-    def error(self) -> None:
-        """Ends the turn with an error."""
+    def error(self, seconds: str = "0") -> None:
+        """Ends the turn with an error, after some time."""
+        time.sleep(float(seconds))
         self._out.write(result("API Error: 500 no", is_error=True, api_error_status=500))
 
     def refuse(self) -> None:

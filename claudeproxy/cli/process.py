@@ -70,8 +70,13 @@ class CLIProcess(ProcessProtocol):
 
     @property
     def gone(self) -> bool:
-        """Whether it has ended, by itself or killed."""
+        """Whether it is reaped; before it has begun, too."""
         return self._pid is None
+
+    @property
+    def unasked(self) -> bool:
+        """Whether the message it was given last has not reached it."""
+        return self._session.unasked
 
     # -- turns --
 

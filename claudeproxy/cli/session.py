@@ -141,6 +141,11 @@ class Session:
         return frozenset(self._answer.calls) if self.state is State.PARKED else frozenset()
 
     @property
+    def unasked(self) -> bool:
+        """Whether the message it was given last still waits for the result of the turn before."""
+        return bool(self._after)
+
+    @property
     def in_turn(self) -> bool:
         """Whether somebody waits for an answer of this process."""
         return self.state in (State.REPLAYING, State.ANSWERING)

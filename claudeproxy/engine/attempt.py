@@ -81,7 +81,8 @@ class Attempt:
         self.held: list[Event] = []
         self.way = ""
         self.lost = False
-        """Whether the process that held the conversation ended before it answered anything."""
+        """Whether the process that held the conversation failed without a word of an answer, and
+        not because of what was asked."""
 
     async def run(self) -> Finished | Failure:
         """The end of the answer; everything before it has gone to the sink, or is held.
@@ -121,7 +122,10 @@ class Attempt:
         except BaseException:
             self._release(None)
             raise
-        self.lost = kept is not None and process.gone and not self._begun
+        never_asked = process.gone or process.unasked
+        self.lost = (
+            kept is not None and isinstance(end, Failure) and never_asked and not self._begun
+        )
         self._release(end)
         return end
 

@@ -30,7 +30,7 @@ class Turn:
         self._request = request
         self._model = model
         self._sink = sink
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt | None = None  # while it runs: its process is another's afterwards
         self._last: Attempt | None = None
         self._paused = False
         self._failure: Failure | None = None

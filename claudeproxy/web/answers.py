@@ -73,7 +73,7 @@ class Streamed:
             self._end()
 
     def close(self) -> None:
-        """The client is gone."""
+        """Nobody waits for more: the answer has ended, or the client is gone."""
         self._stop_timers()
         if self._answers is not None:
             self._answers.cancel()

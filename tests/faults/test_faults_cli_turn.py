@@ -9,12 +9,15 @@ from uuid import uuid4
 
 import pytest
 import pytest_twisted
+import treq
 from harness import Daemon, start_daemon, stop_daemon, until
 from matrix import all_is_well, ask, at_rest, cases, fault
 from pytest_twisted import ensureDeferred
 from twisted.internet import defer
 
+from claudeproxy.cli.session import State
 from claudeproxy.testing import fake_cli, journal
+from claudeproxy.web import answers
 
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
@@ -179,6 +182,74 @@ async def test_at_the_next_message(double: Daemon, case: Any, stream: bool) -> N
     messages += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": "y"}]
     again = await ask(double, messages, stream=stream)
     assert (again.status, again.text, again.whole) == (200, "You said: y", True)
+    await all_is_well(double)
+
+
+@cases(
+    "CLI",
+    ("exits in the middle of the next message", "an error event; it is not asked again",
+     "[[deltas 5]][[pause 0.05]][[middle exit]]", 200, "You said: y"),
+    ("passes on the upstream's 400 at the next message", "400; it is not asked again",
+     "[[error 400]]", 400, ""),
+)  # fmt: skip
+@ensureDeferred
+async def test_it_fails_at_the_next_message(double: Daemon, case: Any) -> None:
+    order, status, text = case
+    reply = await ask(double, (messages := [{"role": "user", "content": str(uuid4())}]))
+    await until(lambda: len(double.api.engine.conversations) == 1)
+    turns = journal(double.api.cli.executable).count("turn")
+    messages += [{"role": "assistant", "content": reply.text},
+                 {"role": "user", "content": f"y{order}"}]  # fmt: skip
+    again = await ask(double, messages, stream=True)
+    assert (again.status, again.text, again.whole) == (status, text, False)
+    assert journal(double.api.cli.executable).count("turn") == turns + 1
+    await all_is_well(double)
+
+
+@fault("CLI", "ends its turn in an error when the next message waits for its end",
+       "it is killed; the next message is replayed")  # fmt: skip
+@ensureDeferred
+async def test_a_late_error(double: Daemon) -> None:
+    messages = [{"role": "user", "content": f"{uuid4()}[[result error 0.3]]"}]
+    reply = await ask(double, messages)
+    (held,) = double.api.engine.conversations._held.values()
+    assert held.process.state is State.SETTLING
+    messages += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": "y"}]
+    again = await ask(double, messages)
+    assert (again.status, again.text) == (200, "You said: y")
+    await all_is_well(double)
+
+
+@fault("CLI", "is silent for a while", "comments keep the stream open")
+@ensureDeferred
+async def test_silence(double: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "KEEP_ALIVE", 0.2)
+    silent = await body_of(double, "x[[question sleep 0.7]][[middle sleep 0.5]]")
+    assert silent.startswith(": keep-alive\n\n" * 2)
+    assert silent.partition("data: ")[2].count(": keep-alive\n\n") >= 1
+    assert ": keep-alive" not in await body_of(double, "x[[deltas 12]][[pause 0.05]]")
+    await all_is_well(double)
+
+
+async def body_of(double: Daemon, asked: str) -> str:
+    """The bytes of a streamed answer."""
+    messages = [{"role": "user", "content": asked}]
+    body = {"model": "sonnet", "messages": messages, "stream": True}
+    response = await double.post("/v1/chat/completions", body)
+    text: str = await treq.text_content(response)
+    assert text.endswith("data: [DONE]\n\n")
+    return text
+
+
+@fault("CLI", "exits as the result of its tool call reaches it", "nothing: the result is replayed")
+@ensureDeferred
+async def test_at_the_result(double: Daemon) -> None:
+    messages: list[Any] = [{"role": "user", "content": f"{uuid4()}[[call look {{}}]][[then exit]]"}]
+    said = (await double.chat(messages, tools=TOOLS))["choices"][0]["message"]
+    (call,) = said["tool_calls"]
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "found"}
+    again = await ask(double, [*messages, said, result], tools=TOOLS)
+    assert (again.status, again.whole) == (200, True)
     await all_is_well(double)
 
 
