@@ -9,7 +9,7 @@
 #
 # All set-up happens in .venv and .cache, by need.
 
-.PHONY: serve test check soak conformance clients clean
+.PHONY: serve test check soak conformance clients bench clean
 .NOTPARALLEL:
 
 PYTHONS = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python3.10

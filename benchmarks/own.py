@@ -35,8 +35,8 @@ class Own:
 
     added_first_ms: list[float]
     added_follow_up_ms: list[float]
-    cpu_per_delta_us: float
-    """At :data:`PACE`, each delta a read of its own."""
+    cpu_per_delta_us: list[float]
+    """At :data:`PACE`, 50 streams, each delta a read of its own; no process starts meanwhile."""
     cpu_per_delta_burst_us: float
     """When they come as fast as they go."""
     chunks_a_second: float
@@ -79,7 +79,8 @@ def measure(rounds: int = 150, most: int = 1000) -> Own:
         _say("as fast as it goes")
         burst_us, chunks = _fast(daemon(4))
         _say(f"at {PACE} tokens a second")
-        paced_us, held = _paced(daemon(320))
+        paced_us = _paced(daemon(0))
+        held = _held(daemon(320))
         _say("open streams")
         rss = _rss(daemon(0), most)
         return Own(first, follow, paced_us, burst_us, chunks, held, rss)
@@ -121,9 +122,22 @@ def _fast(daemon: Daemon, deltas: int = 20_000) -> tuple[float, float]:
     return statistics.median(used), statistics.median(rates)
 
 
-def _paced(daemon: Daemon) -> tuple[float, int]:
-    """CPU microseconds of a delta, and how many streams keep their pace."""
-    seconds, held, cost = 6, 0, 0.0
+def _paced(daemon: Daemon, readings: int = 5) -> list[float]:
+    """CPU microseconds of a delta."""
+    cost = []
+    with Streams(daemon.port, [f"{30 * PACE} {1 / PACE}"] * 50) as streams:
+        streams.read(lambda: streams.begun == len(streams))
+        for _ in range(readings):
+            streams.read(_after(0.5))
+            used, tokens = daemon.cpu(), streams.tokens
+            streams.read(_after(3))
+            cost.append((daemon.cpu() - used) / (streams.tokens - tokens) * 1e6)
+    return cost
+
+
+def _held(daemon: Daemon) -> int:
+    """How many streams keep their pace."""
+    seconds, held = 6, 0
     for number in (50, 100, 150, 200, 250, 300):
         wait = time.monotonic() + 60
         daemon.settle()
@@ -137,13 +151,11 @@ def _paced(daemon: Daemon) -> tuple[float, int]:
             used, took = daemon.cpu() - before, time.perf_counter() - began
             rate = (streams.tokens - tokens) / took / number
             streams.read(lambda: not streams.open)
-        if not cost:
-            cost = used / (rate * took * number) * 1e6
         print(f"    {number} streams: {rate:.1f} tokens/s each, CPU {used / took:.0%}", flush=True)
         if rate < 0.97 * PACE:
             break
         held = number
-    return cost, held
+    return held
 
 
 def _rss(daemon: Daemon, most: int) -> dict[str, float]:

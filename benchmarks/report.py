@@ -38,7 +38,7 @@ class Target:
 
 
 def targets(result: Result) -> list[Target]:
-    """What issue 4 asks for."""
+    """What is asked of it, and what came of it."""
     return [
         Target("first turn, peer / ours", _ratio(result, "first turn"), 6, "", True),
         Target("follow-up, peer / ours", _ratio(result, "follow-up"), 15, "", True),

@@ -22,6 +22,9 @@ _TYPES = {
 }
 
 
+_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for every delta
+
+
 class Stream(Protocol):
     """The way back of a streamed answer."""
 
@@ -81,5 +84,5 @@ def error(failure: Failure) -> dict[str, Any]:
 
 def sse(value: Mapping[str, Any], event: str | None = None) -> bytes:
     """One server-sent event, with an ``event:`` line where the dialect has them."""
-    data = b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+    data = b"data: " + _json(value).encode() + b"\n\n"
     return data if event is None else f"event: {event}\n".encode() + data
