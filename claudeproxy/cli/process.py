@@ -69,8 +69,8 @@ class CLIProcess(ProcessProtocol):
         return self._session.state
 
     @property
-    def gone(self) -> bool:
-        """Whether it is reaped; before it has begun, too."""
+    def reaped(self) -> bool:
+        """Whether it has ended; :attr:`ended` fires once its pipes are closed, too."""
         return self._pid is None
 
     @property

@@ -122,7 +122,7 @@ class Attempt:
         except BaseException:
             self._release(None)
             raise
-        never_asked = process.gone or process.unasked
+        never_asked = process.reaped or process.unasked
         self.lost = (
             kept is not None and isinstance(end, Failure) and never_asked and not self._begun
         )

@@ -220,6 +220,18 @@ async def test_a_late_error(double: Daemon) -> None:
     await all_is_well(double)
 
 
+@fault("CLI", "never ends its turn, and the next message comes",
+       "it is killed at the first-token deadline; the message is replayed")  # fmt: skip
+@ensureDeferred
+async def test_a_turn_without_end(double: Daemon) -> None:
+    messages = [{"role": "user", "content": f"{uuid4()}[[result silence]]"}]
+    reply = await ask(double, messages)
+    messages += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": "y"}]
+    again = await ask(double, messages)
+    assert (again.status, again.text) == (200, "You said: y")
+    await all_is_well(double)
+
+
 @fault("CLI", "is silent for a while", "comments keep the stream open")
 @ensureDeferred
 async def test_silence(double: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
