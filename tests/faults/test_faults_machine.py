@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -158,17 +159,25 @@ async def test_kill_while_a_real_call_waits(twistd: Make) -> None:
 # -- the machine --
 
 
-@fault("machine", "has no descriptors left", "clients wait, or are told 503; all is well after")
-def test_no_descriptors(twistd: Make) -> None:
-    def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+def descriptors(soft: int, hard: int) -> Callable[[], None]:
+    """What a daemon may open."""
+    return partial(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
 
-    daemon = twistd("--warm", "0", "--keep", "0", preexec_fn=few).up()
-    crowd = []
+
+def crowd_of(daemon: Twistd) -> list[socket.socket]:
+    """Connections that leave a daemon of 48 descriptors without any."""
+    crowd: list[socket.socket] = []
     with suppress(OSError):
         for _ in range(60):
             crowd.append(daemon.connect())
     wait(lambda: len(os.listdir(f"/proc/{daemon.process.pid}/fd")) >= 46)
+    return crowd
+
+
+@fault("machine", "has no descriptors left", "clients wait, or are told 503; all is well after")
+def test_no_descriptors(twistd: Make) -> None:
+    daemon = twistd("--warm", "0", "--keep", "0", preexec_fn=descriptors(48, 48)).up()
+    crowd = crowd_of(daemon)
     assert daemon.process.poll() is None
     for client in crowd:
         client.close()
@@ -178,10 +187,7 @@ def test_no_descriptors(twistd: Make) -> None:
 
 @fault("machine", "grants few descriptors at first", "the daemon takes what it may have")
 def test_few_descriptors_at_first(twistd: Make) -> None:
-    def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))
-
-    daemon = twistd(preexec_fn=few).up()
+    daemon = twistd(preexec_fn=descriptors(256, 4096)).up()
     limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
     assert re.search(r"Max open files +4096 +4096 ", limits), limits
     assert re.search(r"Max core file size +0 +0 ", limits), limits
@@ -190,17 +196,10 @@ def test_few_descriptors_at_first(twistd: Make) -> None:
 
 @fault("machine", "has no descriptors left for a CLI", "503; all is well after")
 def test_no_descriptors_for_a_process(twistd: Make) -> None:
-    def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
-
-    daemon = twistd("--warm", "0", "--keep", "0", preexec_fn=few).up()
+    daemon = twistd("--warm", "0", "--keep", "0", preexec_fn=descriptors(48, 48)).up()
     assert daemon.say("x") == "You said: x"  # all modules are imported: that takes files, too
     held = daemon.connect()
-    crowd = []
-    with suppress(OSError):
-        for _ in range(60):
-            crowd.append(daemon.connect())
-    wait(lambda: len(os.listdir(f"/proc/{daemon.process.pid}/fd")) >= 46)
+    crowd = crowd_of(daemon)
     held.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
                  b"Content-Type: application/json\r\nContent-Length: 61\r\n\r\n"
                  b'{"model":"sonnet","messages":[{"role":"user","content":"x"}]}')  # fmt: skip
