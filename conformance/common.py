@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import urllib.request
@@ -40,7 +41,9 @@ def sdist(package: str, version: str) -> Path:
     if not home.exists():
         fetch = ("download", *QUIET, "--no-binary", ":all:", "--no-deps", "-d", str(CACHE))
         subprocess.run([python(), "-m", "pip", *fetch, f"{package}=={version}"], check=True)
-        shutil.unpack_archive(CACHE / f"{home.name}.tar.gz", CACHE, filter="data")
+        # Before 3.10.12 and 3.11.4 there is no filter, nor that argument.
+        checked = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        shutil.unpack_archive(CACHE / f"{home.name}.tar.gz", CACHE, **checked)
     return home
 
 
