@@ -15,12 +15,13 @@ def write_line(value: Mapping[str, Any]) -> Write:
 
 
 def control_request(request_id: str, request: Mapping[str, Any]) -> Write:
-    """A question to the CLI; its ``control_response`` carries ``request_id``."""
+    """A request to the CLI, which answers with a ``control_response`` of the same
+    ``request_id``."""
     return write_line({"type": "control_request", "request_id": request_id, "request": request})
 
 
 def apply_flags(flags: Mapping[str, Any]) -> Write:
-    """Model, effort and environment from the next upstream request on."""
+    """Set model, effort and environment from the next upstream request on."""
     return control_request("flags", {"subtype": "apply_flag_settings", "settings": flags})
 
 

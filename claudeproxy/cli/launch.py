@@ -1,32 +1,34 @@
-"""How the CLI is found, checked and started: executable, version, arguments, environment."""
+"""How the CLI is found, checked and started: executable, version, arguments and environment."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from attrs import frozen
 
+from claudeproxy._installed import installer
+
 from .settings import RELEASE
-from .tools import SERVER
 
 MINIMUM = (2, 1, 290)
-"""Older ones lack ``client_composed``: text beginning with ``/`` would be eaten as a command."""
+"""Older versions lack ``client_composed``: they would run text beginning with ``/`` as a
+command."""
 
 ARGUMENTS = (
     *("-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
     *("--include-partial-messages", "--no-session-persistence", "--strict-mcp-config"),
-    *("--disable-slash-commands", "--allowedTools", f"mcp__{SERVER}"),
-    *("--tools", "", "--setting-sources", ""),
+    *("--disable-slash-commands", "--tools", "", "--setting-sources", ""),
+    # Other sessions of the user could send it text, which would reach a client's turn.
+    *("--settings", '{"crossSessionInbound":"refuse"}'),
 )
-"""The same for every process: nothing of a request is on the command line."""
+"""The same for every process, since nothing of a request is on the command line."""
 
 _PASSED_ON = frozenset(
     "HOME USER LOGNAME PATH SHELL LANG TZ TMPDIR CLAUDE_CONFIG_DIR CLAUDE_CODE_OAUTH_TOKEN "
@@ -38,12 +40,13 @@ _PREFIXES_PASSED_ON = ("LC_", "XDG_")
 _SWITCHES = {
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # "@/etc/hostname" in a text would be read and sent
     "DISABLE_AUTO_COMPACT": "1",  # a long conversation would be replaced by a summary
-    "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # tools keep their names
     "ENABLE_TOOL_SEARCH": "false",  # all tools are in the request
     "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "1",
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # a broken stream would be asked again
     "CLAUDE_CODE_MAX_RETRIES": "0",  # errors show at once; an expired login is still renewed
     "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
+    "CLAUDE_CODE_NO_MODEL_FALLBACK": "1",  # on a login another model would answer; a 400 would be 3
+    "ENABLE_CLAUDEAI_MCP_SERVERS": "false",  # the user's connectors would be listed at each start
     "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP": "1",  # claude-opus-4-1 would become another model
     **RELEASE,
     "MAX_MCP_OUTPUT_TOKENS": "100000000",  # a tool's images would be counted upstream, and cut
@@ -58,17 +61,24 @@ LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 
 
 class CLIError(Exception):
-    """There is no CLI to use, and why, in one line."""
+    """There is no CLI that can be used; the text says why, in one line."""
 
 
 @frozen
 class Upstream:
-    """A Messages API in place of the subscription; ``config_dir`` is private and empty, so that
-    no login is in the CLI's reach: it would be sent there."""
+    """A Messages API in place of the subscription. ``config_dir`` is private and empty: a login
+    within the CLI's reach would be sent there."""
 
     url: str
     key: str
     config_dir: str
+
+    @classmethod
+    def make(cls, url: str, key: str, scratch: str) -> Upstream:
+        """One whose ``config_dir`` is made in the directory ``scratch``."""
+        config_dir = os.path.join(scratch, "config")
+        os.mkdir(config_dir, 0o700)
+        return cls(url, key, config_dir)
 
 
 def find(path: str | None, search: str | None = None) -> str:
@@ -85,7 +95,7 @@ def find(path: str | None, search: str | None = None) -> str:
     if found is None:
         raise CLIError(
             "the Claude CLI is missing: install it (https://claude.com/claude-code), "
-            "or `pip install claudemax[cli]`, or give --claude PATH"
+            f"or `{installer().add_cli}`, or give --claude PATH"
         )
     return os.path.abspath(found)
 
@@ -98,6 +108,14 @@ def bundled() -> str | None:
         if os.access(candidate, os.X_OK):
             return candidate
     return None
+
+
+def instead_of(executable: str) -> str:
+    """A remedy to add where ``executable`` is of no use: the bundled one, if there is another."""
+    other = bundled()
+    if other is None or other == executable:
+        return ""
+    return f"; or use the one that came with claudemax: --claude {other}"
 
 
 def check_version(executable: str, environment: Mapping[str, str]) -> str:
@@ -123,7 +141,7 @@ def check_version(executable: str, environment: Mapping[str, str]) -> str:
 def parse_version(said: str, executable: str) -> str:
     """``2.1.330`` from ``2.1.330 (Claude Code)``.
 
-    :raises CLIError: when that is no version, or one below :data:`MINIMUM`.
+    :raises CLIError: when that is not a version, or one below :data:`MINIMUM`.
     """
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", said)
     if match is None:
@@ -137,20 +155,20 @@ def parse_version(said: str, executable: str) -> str:
     return match.group()
 
 
-def parse_login(output: bytes) -> bool | None:
-    """Whether ``claude auth status`` says somebody is logged in; ``None`` if it says neither."""
-    try:
-        logged_in = json.loads(output)["loggedIn"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return logged_in if isinstance(logged_in, bool) else None
+def environment(
+    environ: Mapping[str, str],
+    upstream: Upstream | None = None,
+    *,
+    plain_names: bool = False,
+    scratch: str | None = None,
+) -> dict[str, str]:
+    """The environment of the CLI: what is allowed of the daemon's, and the switches it needs.
 
+    ``plain_names``: tools go upstream under the client's own names; ``scratch``: a private
+    directory for what it writes beside its configuration.
 
-def environment(environ: Mapping[str, str], upstream: Upstream | None = None) -> dict[str, str]:
-    """What the CLI gets of the daemon's environment: an allow-list, and the switches it needs.
-
-    A stray ``ANTHROPIC_API_KEY`` would beat the subscription, and another CLI's ``CLAUDE_CODE_*``
-    would change this one.
+    A stray ``ANTHROPIC_API_KEY`` would take precedence over the subscription, and ``CLAUDE_CODE_*``
+    variables of another CLI would change this one.
     """
     passed = {
         name: value
@@ -158,15 +176,21 @@ def environment(environ: Mapping[str, str], upstream: Upstream | None = None) ->
         if name in _PASSED_ON or name.startswith(_PREFIXES_PASSED_ON)
     }
     passed.update(_SWITCHES)
+    if plain_names:
+        passed["CLAUDE_AGENT_SDK_MCP_NO_PREFIX"] = "1"
     if upstream is not None:
         passed.pop("CLAUDE_CODE_OAUTH_TOKEN", None)
         passed["ANTHROPIC_BASE_URL"] = upstream.url
         passed["ANTHROPIC_API_KEY"] = upstream.key
         passed["CLAUDE_CONFIG_DIR"] = upstream.config_dir
+    if scratch is not None:
+        # It logs each tool call in the cache, errors with their text, and leaves temporary files,
+        # the more so when it is killed.
+        passed["XDG_CACHE_HOME"] = os.path.join(scratch, "cache")
+        passed["TMPDIR"] = scratch
     return passed
 
 
-def command(executable: str, directory: str) -> list[str]:
-    """The argument list that starts the CLI by way of :mod:`.launcher`."""
-    start = [sys.executable, "-I", "-S", LAUNCHER, str(os.getpid()), directory]
-    return [*start, executable, *ARGUMENTS]
+def command(executable: str, directory: str, arguments: Iterable[str] = ARGUMENTS) -> list[str]:
+    """The argument list that starts the CLI through :mod:`.launcher`."""
+    return [sys.executable, "-I", "-S", LAUNCHER, directory, executable, *arguments]

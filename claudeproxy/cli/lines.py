@@ -1,18 +1,19 @@
-"""Frames a child's stdout into lines.
+"""Splits a child's stdout into lines.
 
-A list of parts joined at the newline: ``buffer += data`` on one 10 MB line that arrives in 8 KiB
-reads blocks the reactor for seconds, this for 12 ms (measured).
+Parts are collected in a list and joined at the newline. For a line of 10 MB that arrives in reads
+of 8 KiB, ``buffer += data`` would block the reactor for seconds, this for 12 ms (measured).
 """
 
 from __future__ import annotations
 
 
 class LineTooLong(Exception):
-    """A line passed the bound: the child talks nonsense and is not to be trusted further."""
+    """A line is longer than the limit: the child cannot be trusted any further."""
 
 
 class Lines:
-    """``feed`` takes bytes cut anywhere and returns the lines they complete, without newlines."""
+    """``feed`` takes bytes split anywhere and returns the lines that they complete, without
+    newlines."""
 
     def __init__(self, limit: int = 64 * 1024 * 1024) -> None:
         """``limit``: bytes of one line."""
@@ -21,7 +22,7 @@ class Lines:
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """:raises LineTooLong: when an unfinished line passes the limit."""
+        """:raises LineTooLong: when an incomplete line exceeds the limit."""
         head, newline, rest = data.partition(b"\n")
         if not newline:
             self._keep(data)

@@ -1,4 +1,4 @@
-"""What the CLI says of the models it offers."""
+"""What the CLI reports about the models that it offers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any
 
 from attrs import frozen
 
-EFFORTS = ("low", "medium", "high", "xhigh", "max")
+from claudeproxy.messages import EFFORTS
+
+_OLD_LIMITS = {
+    "claude-3-7-sonnet": 64_000,
+    "claude-3-5-sonnet": 8_192,
+    "claude-3-5-haiku": 8_192,
+    "claude-3-opus-20240229": 4_096,
+    "claude-3-haiku-20240307": 4_096,
+}
 _ID = re.compile(r"claude-(?:opus|sonnet|haiku|[a-z]+)-(\d{1,2})(?:-(\d{1,2}))?(?!\d)")
 
 
@@ -16,10 +24,10 @@ _ID = re.compile(r"claude-(?:opus|sonnet|haiku|[a-z]+)-(\d{1,2})(?:-(\d{1,2}))?(
 class ModelInfo:
     """One model of the CLI's list (``list_models``, or the answer to ``initialize``).
 
-    ``name`` is what the CLI is told (``opus``, or a full id), ``resolved`` the id that goes
-    upstream. ``efforts``: the levels it takes; empty where effort is ignored. ``adaptive``: it
-    thinks as it sees fit rather than within a budget. ``thinking_off``: thinking can be switched
-    off.
+    ``name`` is what the CLI is given (``opus``, or a full id), ``resolved`` the id that goes
+    upstream. ``efforts``: the levels it accepts; empty where effort is ignored. ``adaptive``: it
+    decides itself how much to think, rather than within a budget. ``thinking_off``: thinking can
+    be switched off.
     """
 
     name: str
@@ -31,14 +39,14 @@ class ModelInfo:
 
 
 def parse_models(entries: Iterable[Mapping[str, Any]]) -> tuple[ModelInfo, ...]:
-    """The models of a control response; entries without a name are passed over."""
+    """The models of a control response; entries without a name are skipped."""
     models = []
     for entry in entries:
         name = entry.get("value")
         if not isinstance(name, str):
             continue
         resolved = str(entry.get("resolvedModel") or name)
-        guess = guess_model(resolved)  # 2.1.290 does not tell about thinking
+        guess = guess_model(resolved)  # 2.1.290 does not report thinking
         models.append(
             ModelInfo(
                 name=name,
@@ -52,11 +60,23 @@ def parse_models(entries: Iterable[Mapping[str, Any]]) -> tuple[ModelInfo, ...]:
     return tuple(models)
 
 
-def guess_model(name: str) -> ModelInfo:
-    """What is likely of a model that the CLI does not list, from the version in its full id.
+def most_tokens(name: str) -> int:
+    """The most tokens that the CLI lets the model with this full id write; it lowers larger limits
+    silently."""
+    match = _ID.match(name)
+    if match is None:
+        return _OLD_LIMITS.get("-".join(name.split("-")[:4]), 128_000)
+    version = (int(match.group(1)), int(match.group(2) or 0))
+    if version >= (4, 6):
+        return 128_000
+    return 32_000 if version < (4, 5) and name.startswith("claude-opus") else 64_000
 
-    From 4.7 on a model thinks as it sees fit and takes no sampling parameters; an alias without
-    a version means a current model. Below 4.6 effort is ignored.
+
+def guess_model(name: str) -> ModelInfo:
+    """What can be guessed of a model that the CLI does not list, from the version in its full id.
+
+    From 4.7 on, models decide themselves how much to think and accept no sampling parameters; an
+    alias without a version stands for a current model. Below 4.6, effort is ignored.
     """
     match = _ID.match(name)
     if match is None and name.startswith("claude-"):

@@ -1,4 +1,4 @@
-"""What a :class:`~.session.Session` has done with its process, in order."""
+"""What a :class:`~.session.Session` wants done or made known, in order."""
 
 from __future__ import annotations
 
@@ -27,17 +27,41 @@ class Ready:
 
 
 @frozen
-class Window:
-    """A plan window's state, as ``rate_limit_info`` tells it."""
+class Rested:
+    """It is at rest again after a turn that was given up."""
+
+
+@frozen
+class Account:
+    """Whose login the process uses, as in the answer to ``initialize``."""
+
+    info: object
+
+
+@frozen
+class Limits:
+    """The state of the plan's windows or of extra usage has changed; ``info`` is the
+    ``rate_limit_info``."""
 
     info: Mapping[str, Any]
 
 
 @frozen
-class Doomed:
-    """Kill the process now: ``why`` it must not act any further."""
+class BillingKnown:
+    """How the last answer was paid for: ``limits`` is the ``rate_limit_info`` of that answer,
+    empty where the upstream reports no plan."""
+
+    limits: Mapping[str, Any]
+
+
+@frozen
+class MustEnd:
+    """The process must be ended, because of ``why``, before it does anything else."""
 
     why: str
 
 
-Output: TypeAlias = Write | Ready | Window | Doomed | Event
+Notice: TypeAlias = Ready | Rested | Account | Limits | BillingKnown | MustEnd
+"""What concerns the process, and not whoever waits for its answer."""
+
+Output: TypeAlias = Write | Notice | Event

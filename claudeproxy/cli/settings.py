@@ -1,6 +1,7 @@
-"""What a request asks of model and API, as the CLI's ``apply_flag_settings`` takes it.
+"""The settings of a turn, as the CLI's ``apply_flag_settings`` accepts them.
 
-``env`` merges over what an earlier turn of the process set, so every variable is sent every time.
+``env`` is merged into what an earlier turn of the process has set, so each turn sends all
+variables.
 """
 
 from __future__ import annotations
@@ -10,60 +11,60 @@ from typing import Any
 
 from attrs import frozen
 
-from claudeproxy.messages import Request
+from claudeproxy.messages import BUDGETS, EFFORTS, MIN_BUDGET, Request
 
-from .models import ModelInfo
-from .tools import SCHEMA_TOOL
-
-BUDGETS = {"low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 24_576, "max": 31_999}
-"""Thinking tokens per effort, for the models that think within a budget."""
-
-MIN_BUDGET = 1_024
-"""The API's smallest thinking budget; it has to be below ``max_tokens`` too."""
-
+from .altered import integers_change, texts_change
+from .models import ModelInfo, most_tokens
+from .names import ToolNames
 
 RELEASE = {"CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "100000000"}
-"""The CLI's own limit of a conversation's tokens, out of the way: upstream knows the real one."""
+"""Raises the CLI's own limit of a conversation's tokens out of reach: the upstream knows the real
+one."""
 
 BRAKE = {"env": {"CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "1"}}
-"""Applied once an answer has begun: whatever the CLI would ask of itself afterwards (after
-``max_tokens``, a broken call, a closed pipe while parked) it then refuses as too long."""
+"""Applied once an answer has begun. Whatever the CLI would then ask by itself (after
+``max_tokens``, a broken call, a closed pipe while parked), it refuses as too long."""
 
 
 @frozen
 class TurnSettings:
-    """``flags``: the settings object to apply; ``ignored``: the fields of the request that this
-    model cannot honour, by their Messages API names."""
+    """``flags``: the settings to apply; ``ignored``: the fields of the request that the model
+    cannot honour, by their names in the Messages API."""
 
     flags: dict[str, Any]
     ignored: tuple[str, ...]
 
 
 def turn_settings(
-    request: Request, model: ModelInfo, *, schema_by_tool: bool = False
+    request: Request, model: ModelInfo, names: ToolNames | None = None
 ) -> TurnSettings:
-    """The settings of one turn. Where thinking excludes what was asked, thinking gives way.
+    """The settings of one turn. Where thinking excludes what is asked for, it is switched off.
 
-    ``schema_by_tool``: the schema is bound by the CLI's tool, not by the API.
+    ``names``: the upstream names of its tools.
     """
     body: dict[str, Any] = {}
     ignored: list[str] = []
+    if request.max_tokens and request.max_tokens > most_tokens(model.resolved):
+        ignored.append("max_tokens")
+    for tool in request.tools:
+        told = [tool.description, tool.parameters]
+        for name, changes in (("tools.text", texts_change), ("tools.integers", integers_change)):
+            if name not in ignored and changes(told):
+                ignored.append(name)
     thinking = _thinking(request, model)
-    choice = _tool_choice(request)
-    if schema_by_tool and not request.tools:
-        choice = {"type": "tool", "name": SCHEMA_TOOL}
+    choice = _tool_choice(request, names or ToolNames.of(request.tools))
     if choice and choice["type"] in ("any", "tool"):
         thinking = {"type": "disabled"}
     for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
         if value is None or value == 1:
-            continue  # 1 is what the API does anyway, and goes with thinking
+            continue  # 1 is the API's default, and compatible with thinking
         if not model.thinking_off or value > 1:
             ignored.append(name)
             continue
         body[name] = value
         thinking = {"type": "disabled"}
     if "temperature" in body and "top_p" in body:
-        # The API takes only one of the two on current models.
+        # Current models accept only one of the two.
         del body["top_p"]
         ignored.append("top_p")
     if thinking:
@@ -73,7 +74,7 @@ def turn_settings(
         body["stop_sequences"] = stops
     if choice:
         body["tool_choice"] = choice
-    if request.schema and not schema_by_tool:
+    if request.schema:
         body["output_config"] = {"format": {"type": "json_schema", "schema": dict(request.schema)}}
     flags = {
         "model": model.name,
@@ -92,11 +93,10 @@ def _effort(request: Request, model: ModelInfo) -> str | None:
         return None
     if request.effort in model.efforts:
         return request.effort
-    order = list(BUDGETS)
     if request.effort == "none":
         return model.efforts[0]
-    rank = order.index(request.effort)
-    lower = [e for e in model.efforts if e in order and order.index(e) <= rank]
+    up_to = EFFORTS[: EFFORTS.index(request.effort) + 1]
+    lower = [level for level in model.efforts if level in up_to]
     return lower[-1] if lower else model.efforts[0]
 
 
@@ -108,7 +108,7 @@ def _thinking(request: Request, model: ModelInfo) -> dict[str, Any] | None:
     room = request.max_tokens
     if room is not None and room <= MIN_BUDGET:
         return {"type": "disabled"}
-    if request.effort in BUDGETS:
+    if request.effort is not None and request.effort in BUDGETS:
         budget = BUDGETS[request.effort]
         return {
             "type": "enabled",
@@ -117,13 +117,14 @@ def _thinking(request: Request, model: ModelInfo) -> dict[str, Any] | None:
     return None
 
 
-def _tool_choice(request: Request) -> dict[str, Any] | None:
+def _tool_choice(request: Request, names: ToolNames) -> dict[str, Any] | None:
     choice = request.tool_choice
     if not request.tools or (choice.mode == "auto" and choice.parallel):
         return None
     wire: dict[str, Any] = {"type": choice.mode}
     if choice.mode == "tool":
-        wire["name"] = choice.name
+        assert choice.name is not None
+        wire["name"] = names.upstream(choice.name)
     if not choice.parallel and choice.mode != "none":
         wire["disable_parallel_tool_use"] = True
     return wire

@@ -1,4 +1,4 @@
-"""The MCP server inside the daemon: the client's tools, and the calls that wait for the client.
+"""The MCP server inside the daemon, which offers the client's tools to the CLI.
 
 The CLI speaks MCP to it in ``mcp_message`` control requests. A ``tools/call`` is not run here: it
 waits until the client's next request brings the result.
@@ -12,60 +12,56 @@ from typing import Any
 
 from claudeproxy.messages import Image, Text, Tool, ToolResult
 
-SERVER = "c"
-"""The server's name towards the CLI; with the prefix switched off it shows nowhere upstream."""
+from .names import ToolNames
 
-SCHEMA_TOOL = "StructuredOutput"
-"""The tool the CLI adds for a ``jsonSchema``; its arguments are the answer."""
-
-RESERVED = frozenset({SCHEMA_TOOL, "ToolSearch"})
-"""Names the CLI keeps for itself: a client's tool so called never reaches the model."""
+RESERVED = "ToolSearch"
+"""A name that the CLI reserves: with plain names, a tool of this name never reaches the model."""
 
 PROTOCOL = "2025-11-25"
 MAX_RESULT_CHARS = 500_000
-"""A longer result would be written to disk by the CLI and replaced by a preview."""
+"""The CLI would write a longer result to disk and replace it by a preview."""
 
 MAX_DESCRIPTION = 2048
-"""Characters after which older CLIs cut a tool's description."""
+"""Characters after which older CLIs truncate a tool's description."""
 
 
 class ToolServer:
-    """Answers MCP messages of one process; pure, so that a transcript tests it."""
+    """Answers the MCP messages of one process; pure, so that transcripts can test it."""
 
-    def __init__(self, tools: Iterable[Tool] = ()) -> None:
-        self._tools = [definition(tool) for tool in tools]
-        self.names = frozenset(tool["name"] for tool in self._tools)
+    def __init__(self, tools: Iterable[Tool], names: ToolNames) -> None:
+        self._name = names.server
+        self._tools = [{**definition(tool), "name": names.served(tool.name)} for tool in tools]
 
     def manifest(self) -> dict[str, Any]:
-        """Spares the CLI the round trips of the handshake (``sdkMcpServerManifests``)."""
+        """What saves the CLI the round trips of the handshake (``sdkMcpServerManifests``)."""
         return {"initializeResult": self._greeting(), "toolsListResult": {"tools": self._tools}}
 
     def handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON-RPC answer to anything but ``tools/call``."""
-        method = message.get("method")
+        """The JSON-RPC answer to any message but ``tools/call``."""
+        method = str(message.get("method"))
         if method == "initialize":
             result = self._greeting()
         elif method == "tools/list":
             result = {"tools": self._tools}
-        elif method in ("ping", "notifications/initialized"):
+        elif method == "ping" or method.startswith("notifications/"):
             result = {}
         else:
             error = {"code": -32601, "message": f"no method {method}"}
             return {"jsonrpc": "2.0", "id": message.get("id"), "error": error}
         return {"jsonrpc": "2.0", "id": message.get("id", 0), "result": result}
 
-    @staticmethod
-    def _greeting() -> dict[str, Any]:
+    def _greeting(self) -> dict[str, Any]:
         return {
             "protocolVersion": PROTOCOL,
             "capabilities": {"tools": {}},
-            "serverInfo": {"name": SERVER, "version": "1"},
+            "serverInfo": {"name": self._name, "version": "1"},
         }
 
 
 def definition(tool: Tool) -> dict[str, Any]:
-    """The MCP tool. ``readOnlyHint`` lets parallel calls come at once; a description that an older
-    CLI would cut stands whole in the schema's own ``description``, which none cuts."""
+    """``tool`` as an MCP tool. ``readOnlyHint`` makes parallel calls arrive at once. A description
+    that older CLIs would truncate is moved to the ``description`` of the schema, which none
+    does."""
     schema = flat(tool.parameters) or {"type": "object", "properties": {}}
     schema.setdefault("type", "object")
     description = tool.description
@@ -87,7 +83,7 @@ _COMBINERS = ("anyOf", "oneOf", "allOf")
 
 def flat(schema: Mapping[str, Any]) -> dict[str, Any]:
     """``schema`` without combiners at its root: the API refuses them there, and older CLIs drop
-    the tool. All properties of the branches are allowed; what binds them is told in words."""
+    the tool. All properties of the branches are allowed, and the constraints become words."""
     out = {name: value for name, value in schema.items() if name not in _COMBINERS}
     combined = {name: schema[name] for name in _COMBINERS if isinstance(schema.get(name), list)}
     if not combined:
@@ -106,10 +102,10 @@ def flat(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verbatim(result: ToolResult) -> bool:
-    """Whether a parked call delivers ``result`` word for word; others are replayed.
+    """Whether a parked call delivers ``result`` word for word. Other results are replayed.
 
-    The CLI turns an empty result into a sentence, joins and cuts errors, and saves documents and
-    long texts to disk.
+    The CLI turns an empty result into a sentence, joins and truncates errors, and saves documents
+    and long texts to disk.
     """
     if result.is_error or not result.content:
         return False
@@ -123,7 +119,7 @@ def verbatim(result: ToolResult) -> bool:
 
 
 def call_answer(call_id: object, result: ToolResult) -> dict[str, Any]:
-    """The JSON-RPC answer that brings ``result`` to a waiting ``tools/call``."""
+    """The JSON-RPC answer to a waiting ``tools/call``, with ``result``."""
     content: list[dict[str, Any]] = []
     for part in result.content:
         if isinstance(part, Text):

@@ -1,4 +1,4 @@
-"""The Messages API's own shapes, as they pass through the CLI's lines."""
+"""Messages and stream events in the lines of the CLI, which have the shapes of the Messages API."""
 
 from __future__ import annotations
 
@@ -28,15 +28,20 @@ from claudeproxy.messages import (
     strict_json,
 )
 
+from .altered import NOTHING
+from .names import ToolNames
 
-def message_line(message: Message, line_id: str, *, query: bool) -> bytes:
-    """The stdin line of one message, newline included.
 
-    ``query``: the model is to answer it; otherwise it is history. ``client_composed``: the text
-    is delivered as written. An assistant line needs a ``message.id`` of its own, equal ids are
-    merged.
+def message_line(message: Message, line_id: str, names: ToolNames, *, query: bool) -> bytes:
+    """The line of one message for stdin, with its newline.
+
+    ``names``: the upstream names of the tools. ``query``: the model is to answer the message;
+    otherwise it is history. ``client_composed`` makes the CLI deliver the text as written. Each
+    assistant line needs a ``message.id`` of its own, because the CLI merges lines of equal ids.
     """
     wire = message_to_wire(message)
+    arriving = _answer_arriving if message.role == "assistant" else _results_arriving
+    wire["content"] = arriving(wire["content"])
     line: dict[str, Any] = {"type": message.role, "parent_tool_use_id": None, "session_id": ""}
     if message.role == "user":
         line.update(uuid=line_id, client_composed=True)
@@ -44,8 +49,34 @@ def message_line(message: Message, line_id: str, *, query: bool) -> bytes:
             line["shouldQuery"] = False
     else:
         wire.update(id=f"msg_{uuid4().hex}", type="message", model="claude")
+        for block in wire["content"]:
+            if block["type"] == "tool_use":
+                block["input"] = names.told(block["name"], block["input"])
+                block["name"] = names.upstream(block["name"])
     line["message"] = wire
-    return json.dumps(line).encode() + b"\n"
+    # As UTF-8, a third of what escapes take; a lone surrogate has no UTF-8 and stays an escape.
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _answer_arriving(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An answer that is only "(no content)", split in two: the CLI would leave it out."""
+    if [block["type"] for block in content] != ["text"] or content[0]["text"].strip() != NOTHING:
+        return content
+    text = content[0]["text"]
+    middle = text.index(")")
+    return [{"type": "text", "text": part} for part in (text[:middle], text[middle:])]
+
+
+def _results_arriving(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Move what is not text in the result of a failed call behind all results: the CLI would leave
+    it out, because the API accepts only text there."""
+    behind: list[dict[str, Any]] = []
+    for block in content:
+        if block.get("is_error"):
+            behind += [part for part in block["content"] if part["type"] != "text"]
+            block["content"] = [part for part in block["content"] if part["type"] == "text"]
+    results = sum(block["type"] == "tool_result" for block in content)
+    return [*content[:results], *behind, *content[results:]]
 
 
 _DELTAS: Mapping[str, tuple[Callable[[int, str], Event], str]] = {
@@ -54,21 +85,24 @@ _DELTAS: Mapping[str, tuple[Callable[[int, str], Event], str]] = {
     "signature_delta": (SignatureDelta, "signature"),
     "input_json_delta": (ArgumentsDelta, "partial_json"),
 }
-"""The event for each kind of delta, and the field that holds its text."""
+"""For each kind of delta, the event and the field that holds its text."""
 
 
-class Answer:
-    """Reads one streamed assistant message; remembers what decides how the turn goes on."""
+class MessageReader:
+    """Reads one streamed assistant message, and remembers what decides how the turn continues."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: ToolNames) -> None:
+        self._names = names
         self.stop_reason: str | None = None
-        self.calls: dict[str, str] = {}
-        """Tool-use id to tool name."""
-        self.arguments_parse = True
-        self._known: dict[int, bool] = {}  # false: a block of a kind nobody knows, passed over
+        self.calls: set[str] = set()
+        """The ids of its tool calls."""
+        self.callable = True
+        """Whether each call is one of an existing tool, with a JSON object as its arguments."""
+        self._known: dict[int, bool] = {}  # false for a block of an unknown kind, which is skipped
         self._stop_sequence: str | None = None
         self._usage = Usage()
         self._arguments: dict[int, list[str]] = {}
+        self._restored: dict[int, str] = {}  # tools whose arguments have to be restored, by index
 
     @property
     def content(self) -> bool:
@@ -76,9 +110,9 @@ class Answer:
         return bool(self._known)
 
     def event(self, event: Mapping[str, Any]) -> Sequence[Event]:
-        """The events one ``stream_event`` spells; none for kinds nobody knows.
+        """The events of one ``stream_event``; none for unknown kinds.
 
-        :raises KeyError, TypeError: when it is not of the Messages API's shape.
+        :raises KeyError, TypeError: when it does not have the shape of the Messages API.
         """
         kind = event["type"]
         if kind == "content_block_delta":
@@ -98,7 +132,7 @@ class Answer:
         return ()
 
     def finished(self) -> Finished:
-        """What the message ended with; after its ``message_delta``."""
+        """The end of the message; to be called after its ``message_delta``."""
         assert self.stop_reason is not None
         return Finished(self.stop_reason, self._stop_sequence, self._usage)
 
@@ -110,6 +144,8 @@ class Answer:
         part = _text(delta[field])
         if kind is ArgumentsDelta:
             self._arguments[index].append(part)
+            if index in self._restored:
+                return ()
         return (kind(index, part),)
 
     def _block(self, index: int, block: Mapping[str, Any]) -> Sequence[Event]:
@@ -121,9 +157,13 @@ class Answer:
             return (BlockStarted(index, Thinking(_text(block.get("thinking", "")))),)
         if kind == "tool_use":
             call, name = _text(block["id"]), _text(block["name"])
-            self.calls[call] = name
+            self.calls.add(call)
+            self.callable &= self._names.known(name)
             self._arguments[index] = []
-            return (BlockStarted(index, ToolUse(call, name, {})),)
+            own = self._names.client(name)
+            if self._names.altered(own):
+                self._restored[index] = own
+            return (BlockStarted(index, ToolUse(call, own, {})),)
         return ()
 
     def _block_stop(self, index: int) -> Sequence[Event]:
@@ -132,25 +172,30 @@ class Answer:
         arguments = "".join(self._arguments.get(index, ()))
         if arguments.strip():
             try:
-                self.arguments_parse &= isinstance(strict_json(arguments), dict)
+                self.callable &= isinstance(strict_json(arguments), dict)
             except (ValueError, RecursionError):
-                self.arguments_parse = False
+                self.callable = False
+        if arguments and index in self._restored:
+            restored = self._names.restored(self._restored[index], arguments)
+            return (ArgumentsDelta(index, restored), BlockStopped(index))
         return (BlockStopped(index),)
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a {type(value).__name__} in place of a text")
+        raise TypeError(f"a {type(value).__name__} instead of a text")
     return value
 
 
 def _usage(wire: Mapping[str, Any], before: Usage) -> Usage:
     details = wire.get("output_tokens_details") or {}
+    written = wire.get("cache_creation") or {}
     changes = {
         "input_tokens": wire.get("input_tokens"),
         "output_tokens": wire.get("output_tokens"),
         "cache_read_tokens": wire.get("cache_read_input_tokens"),
         "cache_write_tokens": wire.get("cache_creation_input_tokens"),
+        "cache_write_1h_tokens": written.get("ephemeral_1h_input_tokens"),
         "reasoning_tokens": details.get("thinking_tokens"),
     }
     return evolve(before, **{n: count for n, count in changes.items() if isinstance(count, int)})

@@ -1,8 +1,8 @@
-"""The common language of all rooms: what is asked (:class:`Request`), what comes back
-(:data:`Event`), what goes wrong (:class:`Failure`).
+"""The common language of all packages: what a client asks for (:class:`Request`), what it gets
+(:data:`Event`), and what goes wrong (:class:`Failure`).
 
-It is the Messages API's own vocabulary, because that is what the CLI relays. Nothing here
-does I/O or knows Twisted, HTTP, OpenAI or the CLI.
+This is the vocabulary of the Messages API, which the CLI relays. Nothing here does I/O or knows of
+Twisted, HTTP, OpenAI or the CLI.
 """
 
 from ._blocks import (
@@ -10,6 +10,7 @@ from ._blocks import (
     Document,
     Image,
     Message,
+    SearchResult,
     Text,
     Thinking,
     ToolResult,
@@ -18,6 +19,7 @@ from ._blocks import (
     message_to_wire,
     normalise,
 )
+from ._efforts import BUDGETS, EFFORTS, MIN_BUDGET, Effort
 from ._events import (
     ArgumentsDelta,
     Assembly,
@@ -34,10 +36,26 @@ from ._events import (
     strict_json,
 )
 from ._failure import Failure, FailureError, Kind
-from ._ids import plain_id, upstream_id
-from ._request import Effort, Request, Tool, ToolChoice
+from ._ids import normalise_tool_id, upstream_id
+from ._json import MAX_VALUES, too_many, values
+from ._request import Request, Tier, Tool, ToolChoice
+from ._schemas import (
+    COMBINERS,
+    NAMED,
+    lenient_schema,
+    mapped,
+    property_fits,
+    subschemas,
+    tool_schema,
+)
 
 __all__ = [
+    "BUDGETS",
+    "COMBINERS",
+    "EFFORTS",
+    "MAX_VALUES",
+    "MIN_BUDGET",
+    "NAMED",
     "ArgumentsDelta",
     "Assembly",
     "Block",
@@ -53,22 +71,31 @@ __all__ = [
     "Kind",
     "Message",
     "Request",
+    "SearchResult",
     "SignatureDelta",
     "Started",
     "Text",
     "TextDelta",
     "Thinking",
     "ThinkingDelta",
+    "Tier",
     "Tool",
     "ToolChoice",
     "ToolResult",
     "ToolUse",
     "Usage",
     "block_to_wire",
+    "lenient_schema",
+    "mapped",
     "message_to_wire",
     "normalise",
+    "normalise_tool_id",
     "parse_arguments",
-    "plain_id",
+    "property_fits",
     "strict_json",
+    "subschemas",
+    "too_many",
+    "tool_schema",
     "upstream_id",
+    "values",
 ]

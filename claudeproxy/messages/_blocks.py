@@ -1,4 +1,4 @@
-"""Content blocks and messages, and the one normalisation every conversation gets."""
+"""Content blocks and messages, and the normalisation that every conversation gets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from attrs import evolve, frozen
 
 @frozen
 class Text:
-    """A text block. Never blank inside a normalised conversation."""
+    """A text block; never blank in a normalised conversation."""
 
     text: str
 
 
 @frozen
 class Image:
-    """An image. ``source`` is the wire's own object: ``{"type": "base64", "media_type", "data"}``
+    """An image. ``source`` is the object of the API: ``{"type": "base64", "media_type", "data"}``
     or ``{"type": "url", "url"}``; the daemon never fetches the latter."""
 
     source: Mapping[str, str]
@@ -25,7 +25,8 @@ class Image:
 
 @frozen
 class Document:
-    """A PDF or a text file; ``source`` as on the wire (``base64``, ``text`` or ``url``)."""
+    """A PDF or a text file; ``source`` is the object of the API (``base64``, ``text`` or
+    ``url``)."""
 
     source: Mapping[str, Any]
     title: str | None = None
@@ -33,8 +34,18 @@ class Document:
 
 
 @frozen
+class SearchResult:
+    """A result of a client's own search: ``source`` is an address or a name, ``content`` its
+    texts."""
+
+    source: str
+    title: str
+    content: tuple[str, ...]
+
+
+@frozen
 class Thinking:
-    """The model's reasoning. Replayed assistant turns lose it: the CLI drops it there."""
+    """The model's reasoning. The CLI drops it from the history that it is given."""
 
     thinking: str
     signature: str = ""
@@ -51,14 +62,14 @@ class ToolUse:
 
 @frozen
 class ToolResult:
-    """What a client's tool gave back for the call ``tool_use_id``."""
+    """The result of the call ``tool_use_id``."""
 
     tool_use_id: str
-    content: tuple[Text | Image | Document, ...]
+    content: tuple[Text | Image | Document | SearchResult, ...]
     is_error: bool = False
 
 
-Block: TypeAlias = Text | Image | Document | Thinking | ToolUse | ToolResult
+Block: TypeAlias = Text | Image | Document | SearchResult | Thinking | ToolUse | ToolResult
 
 
 @frozen
@@ -72,9 +83,9 @@ class Message:
 def normalise(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Merge neighbours of one role, drop blank text, put tool results in the order of their calls.
 
-    All are forced: the CLI drops blank blocks, would join neighbouring user lines with a newline
-    of its own and returns results in the order of the calls; the API refuses blank text and wants
-    the results before all else. Everything else stays word for word.
+    None of this is a choice. The CLI drops blank blocks, joins neighbouring user lines with a
+    newline of its own, and returns results in the order of the calls; the API refuses blank text
+    and requires the results to come first. Everything else stays word for word.
     """
     said: list[tuple[Literal["user", "assistant"], list[Block]]] = []
     for message in messages:
@@ -129,6 +140,10 @@ def block_to_wire(block: Block) -> dict[str, Any]:
         if block.context:
             wire["context"] = block.context
         return wire
+    if isinstance(block, SearchResult):
+        texts = [{"type": "text", "text": text} for text in block.content]
+        found = {"source": block.source, "title": block.title, "content": texts}
+        return {"type": "search_result", **found}
     if isinstance(block, Thinking):
         return {"type": "thinking", "thinking": block.thinking, "signature": block.signature}
     if isinstance(block, ToolUse):

@@ -1,4 +1,4 @@
-"""What comes back: the Messages API's stream, as frozen values."""
+"""What a client gets: the stream of the Messages API, as frozen values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from attrs import evolve, frozen
 from ._blocks import Block, Text, Thinking, ToolUse
 from ._failure import Failure
 
+MAX_DIGITS = 400
+"""Digits of an integer: somewhat more than the largest float has."""
+
 
 @frozen
 class Usage:
-    """Token counts as upstream reports them; ``input_tokens`` excludes both cache figures."""
+    """Token counts as the upstream reports them; ``input_tokens`` excludes both cache figures.
+    ``cache_write_1h_tokens`` are those of ``cache_write_tokens`` that stay for an hour instead of
+    five minutes."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_1h_tokens: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -34,6 +40,7 @@ class Usage:
             self.cache_read_tokens + other.cache_read_tokens,
             self.cache_write_tokens + other.cache_write_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.cache_write_1h_tokens + other.cache_write_1h_tokens,
         )
 
 
@@ -48,7 +55,7 @@ class Started:
 
 @frozen
 class BlockStarted:
-    """``content_block_start``: ``block`` is empty, but for the id and name of a call."""
+    """``content_block_start``: ``block`` is empty except for the id and name of a call."""
 
     index: int
     block: Text | Thinking | ToolUse
@@ -87,7 +94,7 @@ class BlockStopped:
 
 @frozen
 class Finished:
-    """The end of a good answer. ``stop_reason`` is the wire's own word, known to us or not."""
+    """The end of a good answer. ``stop_reason`` is the API's word, whether known here or not."""
 
     stop_reason: str
     stop_sequence: str | None
@@ -105,19 +112,19 @@ Event: TypeAlias = (
     | Finished
     | Failure
 )
-"""One turn is ``Started``, blocks, and then ``Finished`` or ``Failure``, which may come at any
-time and is always the last."""
+"""A turn consists of ``Started``, blocks, and ``Finished``. A ``Failure`` may come at any time, and
+is then the last."""
 
 
 class Assembly:
-    """Puts a stream of events together again; holds nothing but the strings."""
+    """Collects a stream of events into blocks."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, Text | Thinking | ToolUse] = {}
         self._written: dict[int, list[str]] = {}
 
     def add(self, event: Event) -> None:
-        """Take in the next event; those that carry no content change nothing."""
+        """Add the next event; one without content changes nothing."""
         if isinstance(event, TextDelta):
             self._written[event.index].append(event.text)
         elif isinstance(event, ThinkingDelta):
@@ -136,7 +143,7 @@ class Assembly:
     def blocks(self) -> tuple[Block, ...]:
         """The blocks so far, in order of their index.
 
-        Arguments that are no JSON object are kept under the key ``"arguments"`` of the input.
+        Arguments that are not a JSON object are kept under the key ``"arguments"`` of the input.
         """
         return tuple(block for _, block in self.indexed())
 
@@ -169,7 +176,7 @@ def _filled(block: Text | Thinking | ToolUse, written: str) -> Block:
 
 
 def parse_arguments(text: str) -> dict[str, object]:
-    """Arguments as an object; text that is none is kept under the key ``"arguments"``."""
+    """Arguments as an object; any other text is kept under the key ``"arguments"``."""
     if not text.strip():
         return {}
     try:
@@ -180,21 +187,27 @@ def parse_arguments(text: str) -> dict[str, object]:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """The value of a JSON text whose numbers JSON can spell again.
+    """The value of a JSON text whose numbers can be written as JSON again.
 
-    :raises ValueError: for anything else: ``NaN``, ``Infinity``, and ``1e999``, which would
-        become one.
+    :raises ValueError: for any other text, also for ``NaN``, ``Infinity`` and ``1e999``, which
+        would become infinite.
     :raises RecursionError: for text nested too deeply.
     """
-    return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_not_endless)
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is too large a number")
+        raise ValueError(f"{text[:40]} is too large for a number")
     return value
+
+
+def _not_endless(text: str) -> int:
+    if len(text) > MAX_DIGITS:  # the time grows with the square
+        raise ValueError(f"an integer of {len(text)} digits is too large")
+    return int(text)

@@ -1,4 +1,4 @@
-"""A failure is a value, made where it is understood and rendered once per dialect."""
+"""A failure is a value, made where it is understood and rendered by each dialect."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from attrs import frozen
 
 
 class Kind(Enum):
-    """What went wrong, apart from how any dialect words it."""
+    """What went wrong, whatever a dialect calls it."""
 
     INVALID = "invalid"
     CONTEXT_LENGTH = "context_length"
     AUTHENTICATION = "authentication"
+    BILLING = "billing"
     PERMISSION = "permission"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
@@ -29,9 +30,12 @@ class Kind(Enum):
 class Failure:
     """Why there is no answer, or no more of it.
 
-    ``status``: the HTTP status it has before the headers are out. ``retry_after``: seconds.
+    ``status``: the HTTP status, if the headers have not been sent yet. ``retry_after``: seconds.
     ``param``: the path of the field at fault (``messages[0].role``). ``code``: a word of the
-    client's dialect where the kind alone does not say it.
+    client's dialect where the kind alone is not enough. ``window``: the plan's window that is
+    used up. ``cause``: what the log says instead of a message that quotes a client, the model or
+    the upstream; ``None`` if it quotes nobody. ``spent``: tokens were spent on it, so that a retry
+    would spend them twice.
     """
 
     kind: Kind
@@ -40,10 +44,13 @@ class Failure:
     retry_after: float | None = None
     param: str | None = None
     code: str | None = None
+    window: str | None = None
+    cause: str | None = None
+    spent: bool = False
 
 
 class FailureError(Exception):
-    """Carries a :class:`Failure` up to the one place that renders it."""
+    """Carries a :class:`Failure` to where it is rendered."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)

@@ -1,4 +1,4 @@
-"""What a client asks for, whatever dialect it said it in."""
+"""What a client asks for, in whatever dialect."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from ._blocks import Message, normalise
+from ._efforts import Effort
 
-Effort = Literal["none", "low", "medium", "high", "xhigh", "max"]
+Tier = Literal["flex", "default", "priority"]
 
 
 @frozen
 class Tool:
-    """A client's tool: ``parameters`` is its JSON schema, passed on as it is."""
+    """A client's tool: ``parameters`` is its JSON schema, as :func:`tool_schema` gives it."""
 
     name: str
     description: str
@@ -34,18 +35,19 @@ class ToolChoice:
 
     @property
     def forced(self) -> bool:
-        """Whether the model has to call a tool."""
+        """Whether the model must call a tool."""
         return self.mode in ("any", "tool")
 
 
 @frozen
 class Request:
-    """One turn to be answered. ``messages`` is normalised and ends with a user message.
+    """A turn to be answered. ``messages`` is normalised and ends with a user message.
 
-    ``system``: the system prompt's parts, in order. ``schema``: the JSON schema that binds the
-    answer's text, ``{}`` for "any JSON object". ``stop``: the answer ends before the first of
-    these. ``n``: how many answers. ``stream``: the
-    answer is passed on while it is written, so nothing of it can be taken back.
+    ``system``: the parts of the system prompt, in order. ``schema``: the JSON schema that the text
+    of the answer must satisfy, ``{}`` for "any JSON object". ``stop``: the answer ends before the
+    first of these. ``n``: how many answers. ``stream``: the answer is passed on while it is
+    written, so nothing of it can be taken back. ``tier``: who goes first where not all turns can
+    run: ``priority`` before all others, ``flex`` after them.
     """
 
     model: str
@@ -61,3 +63,4 @@ class Request:
     schema: Mapping[str, Any] | None = None
     n: int = 1
     stream: bool = False
+    tier: Tier = "default"

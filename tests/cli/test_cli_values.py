@@ -1,4 +1,4 @@
-"""Settings, tools, errors and launch, by values."""
+"""Settings, models and launch, by values."""
 
 from __future__ import annotations
 
@@ -7,36 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claudeproxy.cli import launch
-from claudeproxy.cli.errors import classify
-from claudeproxy.cli.models import EFFORTS, ModelInfo, guess_model, parse_models
-from claudeproxy.cli.settings import BUDGETS, MIN_BUDGET, turn_settings
-from claudeproxy.cli.tools import (
-    MAX_DESCRIPTION,
-    ToolServer,
-    call_answer,
-    definition,
-    verbatim,
-)
+from claudeproxy.cli.models import ModelInfo, guess_model, parse_models
+from claudeproxy.cli.names import ToolNames
+from claudeproxy.cli.settings import turn_settings
 from claudeproxy.messages import (
-    Document,
-    Image,
-    Kind,
+    BUDGETS,
+    EFFORTS,
+    MIN_BUDGET,
     Message,
     Request,
     Text,
     Tool,
     ToolChoice,
-    ToolResult,
 )
 from claudeproxy.testing import MODELS, fake_cli
 
 OLD = ModelInfo("claude-sonnet-4-5", "claude-sonnet-4-5")
 NEW = ModelInfo("opus", "claude-opus-5-5", "Opus", EFFORTS, adaptive=True, thinking_off=False)
 LOOK = Tool("look", "Looks.", {"type": "object"})
+HALF = Tool("half", "", {"properties": {"a": {"title": "½"}}})
+HUGE = Tool("huge", "", {"properties": {"a": {"default": 2**53 + 1}}})
+UPSTREAM = ToolNames.of((LOOK,)).upstream("look")
 
 
 def asked(**fields: Any) -> Request:
@@ -46,8 +42,8 @@ def asked(**fields: Any) -> Request:
 # -- settings --
 
 
-def body(model: ModelInfo = OLD, *, schema_by_tool: bool = False, **fields: Any) -> Any:
-    flags = turn_settings(asked(**fields), model, schema_by_tool=schema_by_tool).flags
+def body(model: ModelInfo = OLD, **fields: Any) -> Any:
+    flags = turn_settings(asked(**fields), model).flags
     return json.loads(flags["env"]["CLAUDE_CODE_EXTRA_BODY"])
 
 
@@ -73,17 +69,21 @@ def test_nothing_asked_clears_what_an_earlier_turn_set() -> None:
         ({"stop": ("\n",)}, OLD, {}),
         ({"effort": "none"}, OLD, {"thinking": {"type": "disabled"}}),
         ({"effort": "none"}, NEW, {}),
+        ({"effort": "none"}, evolve(OLD, thinking_off=False), {}),
         ({"effort": "high"}, NEW, {}),
         ({"effort": "high"}, OLD, {"thinking": {"type": "enabled", "budget_tokens": 16384}}),
         ({"effort": "high", "max_tokens": 4000}, OLD,
          {"thinking": {"type": "enabled", "budget_tokens": 3999}}),
         ({"effort": "high", "max_tokens": 500}, OLD, {"thinking": {"type": "disabled"}}),
+        ({"effort": "high", "max_tokens": MIN_BUDGET}, OLD, {"thinking": {"type": "disabled"}}),
+        ({"effort": "high", "max_tokens": MIN_BUDGET + 1}, OLD,
+         {"thinking": {"type": "enabled", "budget_tokens": MIN_BUDGET}}),
         ({"max_tokens": 55}, OLD, {"thinking": {"type": "disabled"}}),
         ({"tool_choice": ToolChoice("any")}, OLD, {}),
         ({"tool_choice": ToolChoice("any"), "tools": (LOOK,)}, OLD,
          {"tool_choice": {"type": "any"}, "thinking": {"type": "disabled"}}),
         ({"tool_choice": ToolChoice("tool", "look", parallel=False), "tools": (LOOK,)}, OLD,
-         {"tool_choice": {"type": "tool", "name": "look", "disable_parallel_tool_use": True},
+         {"tool_choice": {"type": "tool", "name": UPSTREAM, "disable_parallel_tool_use": True},
           "thinking": {"type": "disabled"}}),
         ({"tool_choice": ToolChoice("none", parallel=False), "tools": (LOOK,)}, OLD,
          {"tool_choice": {"type": "none"}}),
@@ -96,11 +96,11 @@ def test_the_body(fields: Any, model: ModelInfo, expected: Any) -> None:
     assert body(model, **fields) == expected
 
 
-def test_a_schema_by_tool_forces_that_tool() -> None:
-    assert body(schema={"type": "object"}, schema_by_tool=True) == {
-        "tool_choice": {"type": "tool", "name": "StructuredOutput"},
-        "thinking": {"type": "disabled"},
-    }
+def test_a_choice_under_plain_names() -> None:
+    request = asked(tools=(LOOK,), tool_choice=ToolChoice("tool", "look"))
+    flags = turn_settings(request, OLD, ToolNames.of((LOOK,), plain=True)).flags
+    choice = json.loads(flags["env"]["CLAUDE_CODE_EXTRA_BODY"])["tool_choice"]
+    assert choice == {"type": "tool", "name": "look"}
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,14 @@ def test_a_schema_by_tool_forces_that_tool() -> None:
         ({"temperature": 0.5, "top_p": 0.5}, NEW, ("temperature", "top_p")),
         ({"temperature": 0.5, "top_p": 0.5}, OLD, ("top_p",)),
         ({"temperature": 1}, NEW, ()),
+        ({"max_tokens": 64_000}, OLD, ()),
+        ({"max_tokens": 64_001}, OLD, ("max_tokens",)),
+        ({"tools": (LOOK,)}, NEW, ()),
+        ({"tools": (LOOK, HALF, HALF, HUGE)}, NEW, ("tools.text", "tools.integers")),
+        ({"tools": (evolve(LOOK, description="½"),), "temperature": 0.5, "max_tokens": 200_000},
+         NEW, ("max_tokens", "tools.text", "temperature")),
     ],
-)
+)  # fmt: skip
 def test_what_a_model_cannot_honour_is_named(fields: Any, model: Any, ignored: Any) -> None:
     assert turn_settings(asked(**fields), model).ignored == ignored
 
@@ -125,6 +131,7 @@ def test_what_a_model_cannot_honour_is_named(fields: Any, model: Any, ignored: A
         ("high", (), None),
         ("none", EFFORTS, "low"),
         ("max", ("low", "medium", "high"), "high"),
+        ("medium", ("low", "high"), "low"),
         ("low", ("medium", "high"), "medium"),
     ],
 )
@@ -182,116 +189,6 @@ def test_a_guess(name: str, adaptive: bool, thinking_off: bool) -> None:
     assert (model.adaptive, model.thinking_off) == (adaptive, thinking_off)
 
 
-# -- tools --
-
-
-def test_an_empty_schema_becomes_that_of_an_object() -> None:
-    assert definition(Tool("a", "", {}))["inputSchema"] == {"type": "object", "properties": {}}
-    assert definition(Tool("a", "", {"properties": {}}))["inputSchema"]["type"] == "object"
-
-
-def test_the_clients_schema_is_not_changed() -> None:
-    schema: dict[str, Any] = {"properties": {"a": {"description": "kept"}}}
-    definition(Tool("a", "d" * 5000, schema))
-    assert schema == {"properties": {"a": {"description": "kept"}}}
-
-
-def test_a_long_description_arrives_whole() -> None:
-    words = "first line\n" + "word " * 1000
-    tool = definition(Tool("a", words, {"type": "object", "description": "own"}))
-    assert len(json.dumps(tool["description"])) <= MAX_DESCRIPTION
-    assert words in tool["inputSchema"]["description"]
-    assert tool["inputSchema"]["description"].endswith("own")
-
-
-def test_an_unknown_method_is_an_error() -> None:
-    answer = ToolServer().handle({"jsonrpc": "2.0", "id": 5, "method": "resources/list"})
-    assert (answer["id"], answer["error"]["code"]) == (5, -32601)
-
-
-PICTURE = Image({"type": "base64", "media_type": "image/png", "data": "AAAA"})
-
-
-@pytest.mark.parametrize(
-    ("content", "is_error", "kept"),
-    [
-        ((Text("x"),), False, True),
-        ((Text("x"), PICTURE), False, True),
-        ((), False, False),
-        ((Text("x"),), True, False),
-        ((Image({"type": "url", "url": "https://a.example"}),), False, False),
-        ((Document({"type": "text", "data": "x"}),), False, False),
-        ((Text("x" * 300_000),), False, False),
-        ((Text("€" * 200_000),), False, None),
-    ],
-)
-def test_what_a_parked_call_delivers_word_for_word(
-    content: Any, is_error: bool, kept: bool | None
-) -> None:
-    answer = verbatim(ToolResult("t", content, is_error))
-    assert kept is None or answer is kept
-
-
-def test_a_calls_answer() -> None:
-    result = ToolResult("t", (Text("a"), PICTURE))
-    assert call_answer(7, result) == {
-        "jsonrpc": "2.0",
-        "id": 7,
-        "result": {
-            "content": [
-                {"type": "text", "text": "a"},
-                {"type": "image", "data": "AAAA", "mimeType": "image/png"},
-            ],
-            "isError": False,
-        },
-    }
-
-
-# -- errors --
-
-
-@pytest.mark.parametrize(
-    ("text", "status", "reason", "kind", "http"),
-    [
-        ("API Error: 400 messages: bad", 400, None, Kind.INVALID, 400),
-        ("Failed to authenticate. API Error: 401 no", 401, None, Kind.AUTHENTICATION, 401),
-        ("API Error: 403 no", 403, None, Kind.PERMISSION, 403),
-        ("API Error: 404 no such model", 404, None, Kind.MODEL_NOT_FOUND, 404),
-        ("API Error: 404 nothing", 404, None, Kind.NOT_FOUND, 404),
-        ("API Error: 413 large", 413, None, Kind.TOO_LARGE, 413),
-        ("API Error: 418 teapot", 418, None, Kind.INVALID, 400),
-        ("API Error: Request rejected (429) · slow", 429, None, Kind.RATE_LIMIT, 429),
-        ("API Error: 500 oops", 500, None, Kind.UPSTREAM, 500),
-        ("API Error: 529 busy", 529, None, Kind.OVERLOADED, 529),
-        ("API Error: Connection error.", None, None, Kind.UPSTREAM, 502),
-        ("Prompt is too long", None, None, Kind.CONTEXT_LENGTH, 400),
-        ("", None, "prompt_too_long", Kind.CONTEXT_LENGTH, 400),
-        ("Not logged in · Please run /login", None, None, Kind.AUTHENTICATION, 401),
-        ("", None, None, Kind.UPSTREAM, 502),
-    ],
-)
-def test_errors(text: str, status: Any, reason: Any, kind: Kind, http: int) -> None:
-    failure = classify(text, status, reason, None, 0.0)
-    assert (failure.kind, failure.status) == (kind, http)
-    assert failure.message
-    assert "API Error" not in failure.message
-
-
-def test_a_plan_limit_tells_when_it_is_over() -> None:
-    window = {"status": "rejected", "rateLimitType": "five_hour", "resetsAt": 1500}
-    failure = classify("API Error: 429", 429, None, window, 1000.0)
-    assert (failure.kind, failure.status, failure.retry_after) == (Kind.PLAN_LIMIT, 429, 500.0)
-    assert "five hour" in failure.message
-    past = classify("API Error: 429", 429, None, {**window, "resetsAt": 5}, 1000.0)
-    assert past.retry_after == 1.0
-
-
-def test_a_window_without_a_type_is_no_plan_limit() -> None:
-    assert classify("API Error: 429", 429, None, {"status": "rejected"}, 0.0).kind is (
-        Kind.RATE_LIMIT
-    )
-
-
 # -- launch --
 
 
@@ -307,20 +204,38 @@ def test_versions_that_do_not(said: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("output", "logged_in"),
-    [
-        (b'{"loggedIn": true}', True),
-        (b'{"loggedIn": false, "authMethod": "none"}', False),
-        (b'{"loggedIn": "yes"}', None),
-        (b"{}", None),
-        (b"[]", None),
-        (b"error: \xff", None),
-        (b"", None),
-    ],
-)
-def test_login(output: bytes, logged_in: bool | None) -> None:
-    assert launch.parse_login(output) is logged_in
+def test_its_environment_is_an_allow_list_and_switches() -> None:
+    environ = {
+        "HOME": "/home/a",
+        "LC_ALL": "C",
+        "ANTHROPIC_API_KEY": "stray",
+        "CLAUDE_CODE_MAX_RETRIES": "99",
+        "CLAUDE_CODE_OAUTH_TOKEN": "token",
+        "SECRET": "x",
+    }
+    given = launch.environment(environ)
+    assert (given["HOME"], given["LC_ALL"]) == ("/home/a", "C")
+    assert given["CLAUDE_CODE_OAUTH_TOKEN"] == "token"
+    assert "ANTHROPIC_API_KEY" not in given and "SECRET" not in given
+    assert given["CLAUDE_CODE_MAX_RETRIES"] == "0"
+    assert given["CLAUDE_CODE_NO_MODEL_FALLBACK"] == "1"
+    assert given["ENABLE_CLAUDEAI_MCP_SERVERS"] == "false"
+    assert "CLAUDE_AGENT_SDK_MCP_NO_PREFIX" not in given
+    plain = launch.environment(environ, plain_names=True)
+    assert plain == {**given, "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1"}
+
+
+def test_no_login_is_in_reach_of_another_upstream() -> None:
+    upstream = launch.Upstream("http://u", "key", "/empty")
+    given = launch.environment({"CLAUDE_CODE_OAUTH_TOKEN": "token", "HOME": "/h"}, upstream)
+    assert "CLAUDE_CODE_OAUTH_TOKEN" not in given
+    assert (given["ANTHROPIC_BASE_URL"], given["ANTHROPIC_API_KEY"]) == ("http://u", "key")
+    assert given["CLAUDE_CONFIG_DIR"] == "/empty"
+
+
+def test_no_other_session_may_speak_to_ours() -> None:
+    place = launch.ARGUMENTS.index("--settings")
+    assert json.loads(launch.ARGUMENTS[place + 1]) == {"crossSessionInbound": "refuse"}
 
 
 def test_the_cli_is_found(tmp_path: Path) -> None:

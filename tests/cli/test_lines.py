@@ -55,6 +55,6 @@ def test_the_bound_is_that_of_one_line() -> None:
 
 
 def test_a_huge_line_in_small_reads_costs_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert fed([b"x" * 8192] * 2500 + [b"\n"], limit=1 << 30) == [b"x" * 8192 * 2500]
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0

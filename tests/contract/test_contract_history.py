@@ -24,7 +24,9 @@ from driver import (
     tool,
     user,
 )
+from pytest_twisted import ensureDeferred
 
+from claudeproxy.cli.names import ToolNames
 from claudeproxy.cli.wire import message_line
 from claudeproxy.messages import Message, Text
 
@@ -59,19 +61,27 @@ PDF = document(
     type="base64", media_type="application/pdf", data=base64.b64encode(b"%PDF-1.4\n").decode()
 )
 PLAIN = document(type="text", media_type="text/plain", data="line\n@/etc/hostname")
+FOUND = {
+    "type": "search_result",
+    "source": "https://example.com/b",
+    "title": "B",
+    "content": [text("It is b.")],
+}
 CALLS = [call("toolu_1", a=[1, {"b": None}]), call("call_2", "nobody", b="x")]
 RESULTS = [
-    result("toolu_1", text(ODD), PICTURE),
+    result("toolu_1", text(ODD), PICTURE, FOUND),
     result("call_2", text("it failed"), is_error=True),
 ]
 LONG = "lorem ipsum " * 25_000
+# More than a pipe holds, and a character at each offset of its reads.
+LONG_NON_ASCII = "x漢é🎉\u2028" * 15_000
 
 LINES = {
     "odd": user(ODD, query=False),
     "calls": assistant("Hi.", *CALLS),
     "results": user(*RESULTS, "/clear and @/etc/hostname", query=False),
     "slash": assistant("/compact"),
-    "media": user("See:", PICTURE, LINKED, PDF, PLAIN, query=False),
+    "media": user("See:", PICTURE, LINKED, PDF, PLAIN, FOUND, query=False),
     "thought": assistant({"type": "thinking", "thinking": "hm", "signature": "c2ln"}, "Seen."),
     "blanks": user("", "x", "  \n", query=False),
     "look": assistant(call("toolu_3"), id="msg_same"),
@@ -81,7 +91,7 @@ LINES = {
     "wide": user(image(png(2100, 4)), query=False),
     "after": assistant("Wide."),
     "blank": user(" \n ", query=False),
-    "long": user(LONG, query=False),
+    "long": user(LONG, LONG_NON_ASCII, query=False),
     "last answer": assistant("ok"),
 }
 
@@ -125,10 +135,6 @@ def last_result(stage, request):
     return run(play())
 
 
-def test_history_sends_no_request(replay):
-    assert replay.requests == 0
-
-
 def test_each_user_line_of_history_completes_and_has_a_result(replay):
     lines = [line for line in LINES.values() if line["type"] == "user"]
     assert all(any(map(completed(line), replay.printed)) for line in lines)
@@ -161,12 +167,15 @@ def test_assistant_text_is_no_command(replay):
     assert replay.messages[3] == ("assistant", [text("/compact")])
 
 
-def test_images_and_documents_are_word_for_word(replay):
-    assert replay.messages[4] == ("user", [text("See:"), PICTURE, LINKED, PDF, PLAIN])
+def test_images_documents_and_search_results_are_word_for_word(replay):
+    assert replay.messages[4] == ("user", [text("See:"), PICTURE, LINKED, PDF, PLAIN, FOUND])
 
 
-def test_thinking_of_history_is_dropped(replay):
-    assert replay.messages[5] == ("assistant", [text("Seen.")])
+def test_thinking_of_history_is_dropped(replay, subscribed):
+    """With a key; a login's is sent as it is."""
+    thought = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+    kept = [thought] if subscribed else []
+    assert replay.messages[5] == ("assistant", [*kept, text("Seen.")])
 
 
 def test_blank_blocks_are_dropped(replay):
@@ -185,7 +194,7 @@ def test_images_over_2000_pixels_are_resized_and_a_text_says_so(replay):
 
 
 def test_blank_messages_are_dropped_and_long_texts_are_whole(replay):
-    assert replay.messages[12] == ("user", [text(LONG)])
+    assert replay.messages[12] == ("user", [text(LONG), text(LONG_NON_ASCII)])
 
 
 def test_history_may_go_on_live(replay):
@@ -204,16 +213,43 @@ def test_environment_stands_in_the_last_user_message_of_a_replay(replay):
         assert found == [last]
 
 
-def test_a_final_tool_result_takes_in_the_environment_on_some_models(last_result):
-    """On those the result is not word for word, on the aliases it is."""
+def test_a_final_tool_result_takes_in_the_environment_on_some_models(last_result, subscribed):
+    """On those the result is not word for word; on the aliases it is, but with a login."""
     model, turn = last_result
     (answered,) = turn.said
     if model == OLD:
         assert answered["content"][0] == text("42\n")
         assert all(map(is_reminder, answered["content"][1:]))
     else:
-        assert answered == result("toolu_1", text("42"))
+        # With a login the user's address stands in the last message, also where that is a result.
+        added = answered["content"][1:]
+        assert answered["content"][0] == text("42\n" if added else "42")
+        assert len(added) == (1 if subscribed else 0) and all(map(is_reminder, added))
         assert turn.body["messages"][-1]["role"] == "system"
+
+
+@pytest.mark.parametrize("model", [OLD, NEW])
+@ensureDeferred
+async def test_an_answer_cannot_be_begun_for_the_model(stage, model):
+    """Behind an assistant line the environment comes as a user message, even with a blank line."""
+    made = await stage()
+    await made.begin(model=model)
+    await made.history(user("List.", query=False), assistant("1."))
+    body = (await made.turn(user())).body
+    *_, begun, last = (said for said in body["messages"] if said["role"] != "system")
+    assert (begun["role"], last["role"]) == ("assistant", "user")
+    assert all(map(is_reminder, last["content"]))
+
+
+@ensureDeferred
+async def test_a_line_of_role_system_ends_the_process(stage):
+    made = await stage()
+    await made.begin()
+    line = user("Be brief.", query=False)
+    line["message"]["role"] = "system"
+    made.cli.send(line)
+    assert await made.cli.ended == 1
+    assert not made.requests
 
 
 def test_the_lines_are_those_the_daemon_writes():
@@ -221,7 +257,7 @@ def test_the_lines_are_those_the_daemon_writes():
     for line in (user("Hi"), user("Hi", query=False), assistant("Hi")):
         query = "shouldQuery" not in line
         message = Message(line["type"], (Text("Hi"),))
-        ours = json.loads(message_line(message, "id", query=query))
+        ours = json.loads(message_line(message, "id", ToolNames.of(()), query=query))
         for either in (line, ours):
             either.pop("uuid", None)
             either["message"].pop("id", None)

@@ -5,8 +5,8 @@ import time
 import pytest
 from driver import run
 
-from claudeproxy.cli.errors import classify
-from claudeproxy.demo.orders import limit
+from claudeproxy.cli.errors import LoginAdvice, classify
+from claudeproxy.demo.answering.orders import limit
 from claudeproxy.demo.steps import ApiError
 from claudeproxy.messages import Kind
 
@@ -68,7 +68,8 @@ def test_the_two_are_told_apart(subscription, name, kind):
     said = turn.result
     status, reason = said["api_error_status"], said["terminal_reason"]
     assert status == 429
-    found = classify(said["result"], status, reason, rejected(turn), time.time())
+    limits, now = rejected(turn), time.time()
+    found = classify(said["result"], status, reason, limits, now, LoginAdvice())
     assert found.kind == kind
 
 

@@ -1,11 +1,22 @@
 """A turn: what the CLI relays, what it reads into a text, and where it goes on by itself."""
 
-import json
 from uuid import uuid4
 
 import pytest
 import pytest_twisted
-from driver import RESULT, event, flags, run, serving, system_texts, text, tool, tools_call, user
+from driver import (
+    RESULT,
+    event,
+    flags,
+    of_type,
+    run,
+    serving,
+    system_texts,
+    text,
+    tool,
+    tools_call,
+    user,
+)
 
 from claudeproxy.cli.settings import BRAKE, RELEASE
 from claudeproxy.demo.steps import ApiError, Drop, Wait
@@ -151,29 +162,10 @@ def test_a_live_process_keeps_thinking(talk):
     assert thought == {"type": "thinking", "thinking": "hm \u2028 é", "signature": "c2ln"}
 
 
-def test_slash_text_is_delivered_as_written(talk):
-    assert talk["slash"].said == [text("/compact")]
-
-
-def test_at_path_is_delivered_as_written_and_nothing_is_read(talk):
-    assert talk["at"].said == [text("Read @/etc/hostname and @file.txt")]
-    with open("/etc/hostname") as file:
-        assert file.read().strip() not in json.dumps(talk["at"].said)
-
-
-def test_blocks_of_a_message_stay_apart(talk):
-    assert talk["several"].said == [text("one"), text("two\n"), text("  three")]
-
-
 @pytest.mark.parametrize("why", ["max_tokens", "unknown tool", "broken arguments"])
 def test_the_cli_goes_on_by_itself(talk, why):
     """A second request that nobody asked for: this is why we kill at ``message_delta``."""
     assert len(talk[why].requests) == 2
-
-
-def test_a_refusal_is_not_asked_again(talk):
-    """Thanks to ``CLAUDE_CODE_DISABLE_REFUSAL_RETRY``."""
-    assert len(talk["refusal"].requests) == 1
 
 
 @pytest.mark.parametrize("name", ["broken in a block", "cut in a block"])
@@ -218,7 +210,7 @@ def slowly(events):
 @pytest.mark.parametrize("why", ["max_tokens", "unknown tool", "broken arguments", "broken stream"])
 @pytest_twisted.ensureDeferred
 async def test_under_the_brake_it_asks_nothing_of_itself(stage, why):
-    """The brake: its own limit of a conversation set to one token once the answer has begun."""
+    """The brake: its own limit of a conversation set to one token once it is requesting."""
     made = await stage()
     await made.begin(**serving(tool()))
     cut = {**EVENTS[-2], "delta": {"stop_reason": "max_tokens", "stop_sequence": None}}
@@ -238,7 +230,7 @@ async def test_under_the_brake_it_asks_nothing_of_itself(stage, why):
     )
     before = len(made.cli.lines)
     made.cli.send(user("Hello"))
-    await made.cli.line(event("message_start"), before)
+    await made.cli.line(of_type("system", "status"), before)
     made.cli.send(flags(**BRAKE))
     ended = await made.cli.line(RESULT, before)
     assert ended["is_error"] is True
@@ -272,7 +264,7 @@ async def test_released_from_the_brake_it_goes_on(stage):
     before = len(made.cli.lines)
     made.cli.send(flags(env=RELEASE))
     made.cli.answer(call_line, text("seen"))
-    await made.cli.line(event("message_start"), before)
+    await made.cli.line(of_type("system", "status"), before)
     made.cli.send(flags(**BRAKE))
     assert (await made.cli.line(RESULT, before))["is_error"] is False
     before = len(made.cli.lines)
