@@ -1,18 +1,16 @@
-"""One question put to one process, and what the request asks of its answer on the way out."""
+"""One request put to one process, and what it wants done to the answer on its way through."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
 
-from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
-
+from claudeproxy.cli.altered import held_as_said
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.cli.process import CLIProcess
-from claudeproxy.cli.session import State
 from claudeproxy.cli.settings import turn_settings
 from claudeproxy.cli.setup import Setup
+from claudeproxy.cli.states import AT_REST, State
 from claudeproxy.messages import (
     Assembly,
     BlockStopped,
@@ -26,142 +24,157 @@ from claudeproxy.messages import (
     Usage,
 )
 
-from .admission import Admission
-from .conversations import Conversations
-from .deadlines import Deadlines, Watch
-from .pool import Pool
-from .standing import Standing
+from .answer_tool import AnswerTool
+from .constrained import closed
+from .context import EngineContext, TurnSink
+from .deadlines import Watch
+from .flow import Flow
+from .placing import Placement, Wanted
+from .quota import Permit
 from .stops import StopFilter
-from .structured import Form, Structure, ToolAnswer, closed
+from .structured import OutputMode
 
-Sink = Callable[[list[Event]], None]
-"""Where a turn's events go, in bursts; the last one is ``Finished`` or a ``Failure``."""
-
-
-REFILL = 0.5
-"""Seconds that a tool's result gets before the next start competes with it for the CPU."""
-
-_HOLDING = (State.SETTLING, State.IDLE, State.PARKED)
-"""States in which a process holds a conversation that can go on."""
-
-
-@frozen
-class Means:
-    """What all turns share."""
-
-    reactor: Any
-    admission: Admission
-    pool: Pool
-    conversations: Conversations
-    structure: Structure
-    standing: Standing
-    deadlines: Deadlines
+OUTLIVE = 60.0
+"""Seconds for which an abandoned answer may continue, to learn how it was paid for."""
 
 
 class Attempt:
     """Claims a process, puts the request to it, and passes its events on."""
 
     def __init__(
-        self, means: Means, request: Request, model: ModelInfo, form: Form, sink: Sink | None
+        self,
+        context: EngineContext,
+        permit: Permit,
+        request: Request,
+        model: ModelInfo,
+        mode: OutputMode,
+        flow: Flow,
+        sink: TurnSink | None,
     ) -> None:
-        self._means = means
-        self._request = request
+        """``sink``: ``None`` to keep the events back, in :attr:`withheld`."""
+        self._context = context
+        self._permit = permit
+        self._tool = AnswerTool(request) if mode is OutputMode.TOOL else None
+        self._request = request if self._tool is None else self._tool.bound
+        if request.schema is not None:
+            schema = closed(request.schema) if mode is OutputMode.NATIVE else None
+            self._request = evolve(self._request, schema=schema)
         self._model = model
-        self._form = form
+        self._flow = flow
         self._sink = sink
-        self._process: CLIProcess | None = None
+        self._placement: Placement | None = None
         self._watch: Watch | None = None
         self._stops = StopFilter(request.stop) if request.stop else None
-        self._by_tool = ToolAnswer() if form is Form.TOOL else None
-        self._usage = Usage()
-        self._paused = False
         self._begun = False
+        self._claiming: Deferred[Placement] | None = None
         self._ended: Deferred[Finished | Failure] = Deferred()
         self.answer = Assembly()
-        self.held: list[Event] = []
-        self.way = ""
+        self.withheld: list[Event] = []
+        self.placement = ""
+        self.spent = Usage()
+        """What upstream has counted so far; of an answer that was given up, only its input."""
+        self.sent = 0
+        """Bytes written to the process."""
+        self.awaits_billing = False
+        """Whether the process has yet to report how the answer is paid for."""
         self.lost = False
-        """Whether the process that held the conversation failed without a word of an answer, and
-        not because of what was asked."""
+        """Whether the process that held the conversation failed before a request went upstream."""
 
     async def run(self) -> Finished | Failure:
-        """The end of the answer; everything before it has gone to the sink, or is held.
+        """The end of the answer; everything before it is in the sink, or withheld.
 
-        :raises FailureError: when there was no process to put it to.
+        :raises FailureError: when no process can be started.
         """
-        request = self._request
-        schema_by_tool = self._form is Form.TOOL
-        bound = request
-        if self._form is Form.NATIVE and request.schema is not None:
-            bound = evolve(request, schema=closed(request.schema))
-        flags = turn_settings(bound, self._model, schema_by_tool=schema_by_tool).flags
-        kept = None
-        if not schema_by_tool:
-            kept = self._means.conversations.resume(request, self._model.name)
-        if kept is not None:
-            process = kept.process
-        else:
-            schema = (request.schema or {"type": "object"}) if schema_by_tool else None
-            setup = Setup.of(request, schema)
-            process = await self._means.pool.claim(setup, flags)
-        self._process = process
-        self._watch = Watch(self._means.reactor, self._means.deadlines, self._expire)
-        if self._paused:
-            self.pause()
+        watch = Watch(self._context.reactor, self._context.deadlines, self._expire)
+        self._watch = watch
+        self._flow.attach(watch)
         try:
-            if kept is None:
-                self.way = "warm"
-                process.open(self, request, setup, flags)
-            elif kept.results:
-                self.way = "parked"
-                process.answer(self, kept.results, flags)
+            return await self._ask()
+        finally:
+            watch.stop()
+            self._flow.detach(watch)
+
+    async def _ask(self) -> Finished | Failure:
+        request = self._request
+        setup = Setup.of(request, plain_names=self._context.plain_names)
+        flags = turn_settings(request, self._model, setup.names).flags
+        placement = await self._claim(Wanted(request, self._model.name, setup))
+        if placement is None:
+            return await self._ended
+        self._placement = placement
+        self.placement = placement.how
+        process = placement.kept.process
+        on_billing = self._permit.billing_known if self._context.quota.applies else None
+        self._flow.attach(process)
+        self.sent -= process.sent
+        try:
+            if placement.results:
+                process.return_tool_results(self, placement.results, flags, on_billing)
             else:
-                self.way = "kept"
-                process.extend(self, request.messages[-1], flags)
+                messages, since = request.messages, placement.since
+                process.open(self, messages, setup, flags, since, on_billing)
             end = await self._ended
         except BaseException:
             self._release(None)
             raise
-        never_asked = process.reaped or process.unasked
-        self.lost = (
-            kept is not None and isinstance(end, Failure) and never_asked and not self._begun
-        )
+        if isinstance(end, Failure):
+            self.lost = placement.how != "warm" and process.lost
+            given_up = end.status in (502, 504)
+            end = evolve(end, spent=process.request_sent and (self._begun or given_up))
         self._release(end)
         return end
 
+    async def _claim(self, wanted: Wanted) -> Placement | None:
+        """A process from the keeper; ``None`` if a deadline passed before there was one."""
+        self._claiming = self._context.keeper.claim(wanted)
+        try:
+            return await self._claiming
+        except CancelledError:
+            if self._ended.called:  # by the deadline
+                return None
+            raise
+        finally:
+            self._claiming = None
+
     def _release(self, end: Finished | Failure | None) -> None:
-        assert self._watch is not None and self._process is not None
-        process = self._process
-        self._watch.stop()
+        assert self._placement is not None
+        process, keeper = self._placement.kept.process, self._context.keeper
         process.listener = None
-        process.resume()
-        cut = self._stops is not None and self._stops.found is not None
-        if isinstance(end, Finished) and not cut and process.state in _HOLDING:
-            request = self._request
-            messages = (*request.messages, Message("assistant", self.answer.blocks()))
-            self._means.conversations.keep(request, self._model.name, messages, process)
-        else:
-            process.stop()
+        self._flow.detach(process)
+        self.sent += process.sent
+        held: Message | None = None
+        try:
+            held = self._held(process, end)
+        finally:
+            # Whatever is wrong with the answer: a process not given back would be busy for ever.
+            self._leave_billing(process, end)
+            keeper.give_back(self._placement, held)
         if process.state is State.PARKED:
-            self._means.reactor.callLater(REFILL, self._means.pool.fill)
+            keeper.fill_later()  # the client returns its call's result at once
         else:
-            self._means.pool.fill()
+            keeper.fill()
 
-    def pause(self) -> None:
-        """Stop reading the process."""
-        self._paused = True
-        if self._process is not None:
-            self._process.pause()
-        if self._watch is not None:
-            self._watch.pause()
+    def _held(self, process: CLIProcess, end: Finished | Failure | None) -> Message | None:
+        """The answer, if the client and ``process`` both hold it."""
+        if not isinstance(end, Finished) or process.state not in AT_REST:
+            return None
+        cut = self._stops is not None and self._stops.found is not None
+        # After an answer by tool, the process holds a call where the client's history will hold
+        # text: they are not the same conversation.
+        aside = self._tool is not None and self._tool.called
+        blocks = self.answer.blocks()
+        if cut or aside or not held_as_said(blocks):
+            return None
+        return Message("assistant", blocks)
 
-    def resume(self) -> None:
-        """Read on."""
-        self._paused = False
-        if self._process is not None:
-            self._process.resume()
-        if self._watch is not None:
-            self._watch.resume()
+    def _leave_billing(self, process: CLIProcess, end: Finished | Failure | None) -> None:
+        """Let ``process`` report how the answer is paid for, if that is still to come."""
+        self.awaits_billing = isinstance(end, Finished) and process.awaits_billing
+        if self._permit.undecided and process.state is State.ANSWERING and self._begun:
+            process.outlive(OUTLIVE)
+            self.awaits_billing = True
+        if not isinstance(end, Finished) and not self.awaits_billing:
+            process.on_billing = None  # this attempt's billing stays unknown; the next may report
 
     # -- Listener --
 
@@ -171,8 +184,8 @@ class Attempt:
             return
         assert self._watch is not None
         self._watch.touch()
-        if self._by_tool is not None:
-            events = self._by_tool.translate(events)
+        if self._tool is not None:
+            events = self._tool.translate(events)
         passed: list[Event] = []
         end: Finished | Failure | None = None
         for event in events:
@@ -188,18 +201,22 @@ class Attempt:
                 passed.append(event)
                 self.answer.add(event)
             if isinstance(event, Started):
-                self._usage = event.usage
+                self.spent = event.usage
         if passed:
             self._begun = True
             if self._sink is None:
-                self.held.extend(passed)
+                self.withheld.extend(passed)
             else:
                 self._sink(passed)
+        if isinstance(end, Finished):
+            self.spent = end.usage
         if end is not None:
+            # Not to the sink, where the deltas go: the turn sends the end, after giving back the
+            # process, the permit and the slot; or it asks again instead.
             self._ended.callback(end)
 
     def _stopped(self, event: Event) -> list[Event]:
-        """``event`` as far as the stop sequences let it through."""
+        """The part of ``event`` that the stop sequences let through."""
         assert self._stops is not None
         out = [event]
         if isinstance(event, TextDelta):
@@ -214,12 +231,17 @@ class Attempt:
         return out
 
     def _cut(self, stop: str) -> Finished:
-        """End the answer here. Upstream's own count never comes: four characters are a token."""
-        assert self._process is not None
-        self._process.kill()
+        """End the answer here. The upstream's own count will not arrive, so the tokens are
+        estimated, at four characters each."""
         written = max(1, self.answer.size() // 4)
-        return Finished("stop_sequence", stop, evolve(self._usage, output_tokens=written))
+        return Finished("stop_sequence", stop, evolve(self.spent, output_tokens=written))
 
     def _expire(self, failure: Failure) -> None:
-        if not self._ended.called:
+        if self._ended.called:
+            return
+        if self._claiming is None:
             self._ended.callback(failure)
+        else:
+            waited = f"no Claude CLI was ready for this turn: {failure.message}"
+            self._ended.callback(evolve(failure, message=waited))
+            self._claiming.cancel()

@@ -1,9 +1,10 @@
-"""Model names: what clients may call a model, and what the CLI is told."""
+"""Model names: those that clients use, and those that the CLI is given."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 from attrs import frozen
 
@@ -12,7 +13,7 @@ from claudeproxy.messages import Failure, FailureError, Kind
 
 FAMILIES = ("opus", "sonnet", "haiku")
 STABLE = {f"claude-{family}-4": family for family in FAMILIES}
-"""The ids of ``claude-max-api-proxy``: each means its family's current model."""
+"""The ids of ``claude-max-api-proxy``: each is the current model of its family."""
 
 _PREFIXES = ("openai/", "anthropic/", "claude-code-cli/")
 _FULL_ID = re.compile(r"claude-[a-z0-9][a-z0-9.-]*(\[1m\])?$")
@@ -20,23 +21,37 @@ _FULL_ID = re.compile(r"claude-[a-z0-9][a-z0-9.-]*(\[1m\])?$")
 
 @frozen
 class Entry:
-    """A model as it is listed: ``id`` for clients, ``title`` for people."""
+    """A listed model: ``id`` for clients, ``title`` for people."""
 
     id: str
     title: str
 
 
 class Catalogue:
-    """The names known now. The CLI's own list arrives with the first process (:meth:`learn`)."""
+    """The names known so far. The CLI's own list arrives with the first process (:meth:`learn`)."""
 
     def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
-        """``aliases``: further names, each for one of the others or a full id."""
+        """``aliases``: further names, each of them for another name or a full id."""
         self._aliases = dict(aliases or {})
         self._models: dict[str, ModelInfo] = {}
 
-    def learn(self, models: Iterable[ModelInfo]) -> None:
-        """Take over the CLI's list."""
-        self._models = {model.name: model for model in models}
+    def learn(self, models: Iterable[ModelInfo]) -> bool:
+        """Replace the CLI's list; whether it differs from the one before."""
+        before, self._models = self._models, {model.name: model for model in models}
+        return before != self._models
+
+    def dangling(self) -> list[str]:
+        """The aliases that lead to no model, as ``NAME=MODEL`` and a question what was meant."""
+        found = []
+        names = [entry.id for entry in self.entries() if entry.id not in self._aliases]
+        for alias, target in self._aliases.items():
+            try:
+                self.resolve(alias)
+            except FailureError:
+                near = get_close_matches(target, names, 1)
+                meant = f" (did you mean {near[0]}?)" if near else ""
+                found.append(f"{alias}={target}{meant}")
+        return found
 
     def entries(self) -> list[Entry]:
         """What ``GET /v1/models`` lists: the stable ids, the CLI's own, the aliases."""
@@ -52,7 +67,7 @@ class Catalogue:
         return [Entry(name, title) for name, title in titles.items()]
 
     def entry(self, name: str) -> Entry:
-        """The model that a request could name so, listed or not.
+        """The model that requests may call ``name``, listed or not.
 
         :raises FailureError: as :meth:`resolve` does.
         """
@@ -60,9 +75,9 @@ class Catalogue:
         return listed.get(name) or Entry(name, self.resolve(name).title)
 
     def resolve(self, name: str) -> ModelInfo:
-        """What the CLI is told for the client's ``name``.
+        """The model that a client calls ``name``.
 
-        :raises FailureError: ``model_not_found`` for a name that is none of ours and no full id.
+        :raises FailureError: ``model_not_found`` if the name is neither known nor a full id.
         """
         asked = name
         name = self._aliases.get(name, name)
@@ -81,7 +96,7 @@ class Catalogue:
         raise FailureError(
             Failure(
                 Kind.MODEL_NOT_FOUND,
-                f"there is no model {asked[:100]!r} here; GET /v1/models lists those there are",
+                f"there is no model {asked[:100]!r} here; GET /v1/models lists the models",
                 404,
                 param="model",
                 code="model_not_found",

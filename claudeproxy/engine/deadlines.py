@@ -1,11 +1,11 @@
-"""How long a turn may take, watched by one timer."""
+"""How long a turn may take; one timer watches it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
 
 from claudeproxy.messages import Failure, Kind
 
@@ -22,12 +22,13 @@ class Deadlines:
 class Watch:
     """Calls ``expire`` with a :class:`Failure` once a deadline has passed.
 
-    :meth:`touch` only notes the time: the timer looks at it when it fires, so that a delta costs
-    no timer. A paused turn waits for its client, and only the whole-turn deadline runs.
+    :meth:`touch` only notes the time, and the timer checks that when it fires, so that a delta
+    costs no timer. While the turn is paused for its client, only the deadline for the whole turn
+    applies.
     """
 
     def __init__(
-        self, reactor: Any, deadlines: Deadlines, expire: Callable[[Failure], None]
+        self, reactor: IReactorTime, deadlines: Deadlines, expire: Callable[[Failure], None]
     ) -> None:
         self._reactor = reactor
         self._deadlines = deadlines
@@ -39,12 +40,12 @@ class Watch:
         self._timer = reactor.callLater(soonest, self._look)
 
     def touch(self) -> None:
-        """An event came."""
+        """An event has arrived."""
         self._touched = True
         self._last = self._reactor.seconds()
 
     def pause(self) -> None:
-        """The client reads too slowly: silence is not the model's now."""
+        """The client does not read: silence is not the model's fault now."""
         self._paused = True
 
     def resume(self) -> None:

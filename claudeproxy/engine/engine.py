@@ -1,4 +1,4 @@
-"""The engine: takes requests, gives events, owns the processes."""
+"""The engine takes requests, gives events, and owns the processes."""
 
 from __future__ import annotations
 
@@ -8,167 +8,218 @@ from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
+from claudeproxy.cli.login import LoginStatus
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.cli.process import CLIProcess
 from claudeproxy.cli.settings import turn_settings
 from claudeproxy.cli.tools import RESERVED
-from claudeproxy.messages import Event, Failure, FailureError, Kind, Request
+from claudeproxy.messages import Failure, FailureError, Kind, Request, Usage
 
-from . import memory
 from .admission import Admission
-from .attempt import Means
 from .catalogue import Catalogue
-from .conversations import Conversations
+from .charges import setup_key
+from .context import EngineContext, RequestSink, TurnSink
 from .deadlines import Deadlines
-from .pool import Pool
-from .standing import Standing
-from .structured import Structure, check_schema
+from .flow import Flow
+from .keeper import Keeper
+from .quota import Claim, Policy, Quota
+from .structured import StructuredOutput
 from .turn import Turn
+from .validation import check_schema
 
 TEND = 30.0
-"""Seconds between two looks at age and memory."""
+"""Seconds between two checks of age and memory."""
 
-MAX_AGE = 6 * 3600.0
-"""Seconds after which a waiting process is replaced by a fresh one."""
+MAX_TOOLS = 5_000
+"""Tools of one request. More would keep others waiting, and no model copes with so many."""
 
-Sink = Callable[[int, list[Event]], None]
-"""Gets a burst of events of the answer with that index."""
+MAX_STOPS = 1_000
+"""Stop sequences of one request: every delta is searched for each of them."""
 
 
 @frozen
 class Limits:
-    """How much at once, how many kept, how long (seconds)."""
+    """How many processes and turns, and for how long (in seconds); see
+    :class:`~claudeproxy.options.Settings`."""
 
-    warm: int = 2
+    processes: int = 8
     starts: int = 2
     concurrency: int = 8
     queue: int = 64
-    keep: int = 4
-    keep_seconds: float = 600.0
+    idle: float = 600.0
     park: float = 900.0
     deadlines: Deadlines = field(factory=Deadlines)
+    policy: Policy = field(factory=Policy)
+    plain_names: bool = False
+    repair: bool = True
 
 
-class Answers:
-    """All answers to what was asked at once: so many turns, handled as one."""
+class TurnGroup:
+    """The turns of one request (several for ``n``, or for several prompts), handled as one."""
 
-    def __init__(self, turns: list[Turn], ignored: tuple[str, ...]) -> None:
-        self.turns = turns
+    def __init__(self, turns: list[Turn], flow: Flow, ignored: tuple[str, ...]) -> None:
+        self._turns = turns
+        self._flow = flow
         self.ignored = ignored
-        """Fields of the request that this model cannot honour."""
+        """Fields of the request that its model cannot honour."""
         self.done: Deferred[Any] = DeferredList([turn.done for turn in turns])
         """Fires when every turn is over."""
 
     @property
     def queued(self) -> float:
         """Seconds the request waited for a slot."""
-        return max(turn.queued for turn in self.turns)
+        return max(turn.queued for turn in self._turns)
 
     @property
-    def way(self) -> str:
-        """How it was served: ``warm``, ``kept`` or ``parked``."""
-        return self.turns[0].way
+    def placement(self) -> str:
+        """How the first turn was placed: ``warm``, ``kept`` or ``parked``; empty until it is."""
+        return self._turns[0].placement
 
-    def cancel(self) -> None:
-        """Nobody wants them any more."""
-        for turn in self.turns:
-            turn.cancel()
+    @property
+    def spent(self) -> Usage:
+        """What upstream has counted, for all that was asked of it."""
+        return sum((turn.spent for turn in self._turns), Usage())
+
+    @property
+    def sent(self) -> int:
+        """Bytes written to processes."""
+        return sum(turn.sent for turn in self._turns)
+
+    async def paid(self) -> bool | None:
+        """Whether any of it was paid as extra usage: waits until all turns are over and have been
+        told. ``None`` if none ever is."""
+        await self.done
+        permits = [turn.permit for turn in self._turns if turn.permit is not None]
+        told = [await permit.settled for permit in permits]
+        known = [paid for paid in told if paid is not None]
+        return any(known) if known else None
+
+    def start(self) -> None:
+        """Start them all."""
+        for turn in self._turns:
+            turn.start()
+
+    def cancel(self, failure: Failure | None = None) -> None:
+        """End them all, wherever they are. The client is told ``failure``, unless it has left."""
+        for turn in self._turns:
+            turn.cancel(failure)
 
     def pause(self) -> None:
         """The client does not read."""
-        for turn in self.turns:
-            turn.pause()
+        self._flow.pause()
 
     def resume(self) -> None:
         """The client reads again."""
-        for turn in self.turns:
-            turn.resume()
+        self._flow.resume()
 
 
 class Engine:
-    """Owns pool, conversations and admission; the :class:`Owner` of every process."""
+    """Owns keeper and admission; the :class:`Owner` of every process."""
+
+    log = Logger()
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         spawn: Callable[[Engine], CLIProcess],
         catalogue: Catalogue,
         limits: Limits,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``spawn`` starts a process that belongs to the engine it is given; ``now``: epoch
-        seconds."""
+        """``spawn``: starts a process owned by the engine it is given; ``now``: epoch seconds."""
         self.catalogue = catalogue
-        self.standing = Standing(now)
-        self.admission = Admission(limits.concurrency, limits.queue)
-        self.pool = Pool(
-            reactor, lambda: self._spawned(spawn), warm=limits.warm, starts=limits.starts
+        self.now = now
+        self.quota = Quota(now, limits.policy)
+        self.admission = Admission(min(limits.concurrency, limits.processes), limits.queue)
+        self.keeper = Keeper(
+            reactor,
+            lambda: self._spawned(spawn),
+            budget=limits.processes,
+            starts=limits.starts,
+            idle=limits.idle,
+            park=limits.park,
         )
-        self.conversations = Conversations(
-            reactor, keep=limits.keep, keep_seconds=limits.keep_seconds, park=limits.park
-        )
-        self._means = Means(
+        self._context = EngineContext(
             reactor,
             self.admission,
-            self.pool,
-            self.conversations,
-            Structure(),
-            self.standing,
+            self.keeper,
+            StructuredOutput(),
+            self.quota,
             limits.deadlines,
+            limits.plain_names,
+            limits.repair,
         )
-        self._tending = LoopingCall(self._tend)
+        self._tending = LoopingCall(self.keeper.tend)
         self._tending.clock = reactor
         self.processes: set[CLIProcess] = set()
         """Every process that has not ended."""
-        self._turns: set[Answers] = set()
+        self._groups: set[TurnGroup] = set()
 
     def start(self) -> None:
-        """Start the warm processes."""
-        self.pool.fill()
+        """Start the first process."""
+        self.keeper.fill()
         self._tending.start(TEND, now=False)
 
     def renew(self) -> None:
         """Let every process go that no turn runs on: the CLI or its login has changed."""
-        self.conversations.close()
-        self.pool.renew()
+        self.keeper.renew()
 
-    def _tend(self) -> None:
-        self.pool.recycle(MAX_AGE)
-        while memory.scarce() and self.conversations.shed():
-            pass
+    def ask(
+        self, request: Request, sink: RequestSink, reserve: Mapping[str, float] | None = None
+    ) -> TurnGroup:
+        """Answer ``request``, passing the events to ``sink``.
 
-    def ask(self, request: Request, sink: Sink) -> Answers:
-        """Answer ``request``; its events go to ``sink``.
+        ``reserve``: the share of each plan window that the request must leave, in place of the
+        policy's for that window.
 
-        :raises FailureError: for what can be refused before any process is touched. Its ``param``
-            is a field of :class:`Request`.
+        :raises FailureError: for what can be refused before a process is claimed. Its ``param`` is
+            a field of :class:`Request`.
         """
-        return self.ask_all((request,), sink)
+        return self.ask_all((request,), sink, reserve)
 
-    def ask_all(self, requests: Sequence[Request], sink: Sink) -> Answers:
-        """Answer several requests as one; the indices of their answers go through all of them.
+    def ask_all(
+        self,
+        requests: Sequence[Request],
+        sink: RequestSink,
+        reserve: Mapping[str, float] | None = None,
+    ) -> TurnGroup:
+        """Answer several requests as one; their answers are numbered through all of them.
 
         :raises FailureError: as :meth:`ask` does.
         """
         models = [self._check(request) for request in requests]
         self.admission.check(sum(request.n for request in requests))
         ignored = turn_settings(requests[0], models[0]).ignored
+        kept_back = {**self.quota.policy.reserve, **(reserve or {})}
+        flow = Flow()
         turns: list[Turn] = []
         for request, model in zip(requests, models, strict=True):
+            claim = Claim(model, setup_key(request), kept_back, request.tier)
             for _ in range(request.n):
-                turns.append(Turn(self._means, request, model, _to(sink, len(turns))))
-        answers = Answers(turns, ignored)
-        self._turns.add(answers)
-        answers.done.addBoth(lambda _: self._turns.discard(answers))
-        return answers
+                turns.append(Turn(self._context, request, claim, flow, _to(sink, len(turns))))
+        group = TurnGroup(turns, flow, ignored)
+        self._groups.add(group)
+        group.done.addBoth(lambda _: self._groups.discard(group))
+        group.start()
+        return group
 
     def _check(self, request: Request) -> ModelInfo:
+        if len(request.tools) > MAX_TOOLS:
+            raise FailureError.invalid(
+                f"more than {MAX_TOOLS:,} tools are not possible here", "tools"
+            )
+        if len(request.stop) > MAX_STOPS:
+            raise FailureError.invalid(
+                f"more than {MAX_STOPS:,} stop sequences are not possible here", "stop"
+            )
         for tool in request.tools:
-            if tool.name in RESERVED:
+            if self._context.plain_names and tool.name == RESERVED:
                 raise FailureError.invalid(
-                    f"the Claude CLI keeps the tool name {tool.name!r} for itself",
+                    f"the Claude CLI reserves the tool name {tool.name!r}",
                     "tools",
                 )
         if request.schema:
@@ -176,7 +227,8 @@ class Engine:
         return self.catalogue.resolve(request.model)
 
     def stop(self, drain: float) -> Deferred[None]:
-        """Take nobody in, let running turns end within ``drain`` seconds, end all processes."""
+        """Admit no more turns, let those that run end within ``drain`` seconds, end all
+        processes."""
         return ensureDeferred(self._stop(drain))
 
     async def _stop(self, drain: float) -> None:
@@ -184,22 +236,20 @@ class Engine:
         self.admission.close(stopping)
         if self._tending.running:
             self._tending.stop()
-        if self._turns:
-            over = DeferredList([answers.done for answers in self._turns])
-            late = self._means.reactor.callLater(drain, self._send_away, stopping)
+        if self._groups:
+            over = DeferredList([group.done for group in self._groups])
+            late = self._context.reactor.callLater(drain, self._cancel_all, stopping)
             await over
             if late.active():
                 late.cancel()
-        self.pool.close()
-        self.conversations.close()
+        self.keeper.close()
         for process in list(self.processes):
             process.stop()
         await DeferredList([process.ended for process in self.processes])
 
-    def _send_away(self, failure: Failure) -> None:
-        for answers in list(self._turns):
-            for turn in answers.turns:
-                turn.fail(failure)
+    def _cancel_all(self, failure: Failure) -> None:
+        for group in list(self._groups):
+            group.cancel(failure)
 
     def _spawned(self, spawn: Callable[[Engine], CLIProcess]) -> CLIProcess:
         process = spawn(self)
@@ -210,19 +260,45 @@ class Engine:
 
     def ready(self, process: CLIProcess, models: tuple[ModelInfo, ...]) -> None:
         """A process has started up."""
-        self.catalogue.learn(models)
-        self.pool.ready(process)
+        if self.catalogue.learn(models):
+            for alias in self.catalogue.dangling():
+                self.log.warn("there is no model for --model-alias {alias}", alias=alias)
+        self.keeper.ready(process)
 
-    def window(self, info: Mapping[str, Any]) -> None:
-        """A plan window told its state."""
-        self.standing.window(info)
+    def rested(self, process: CLIProcess) -> None:
+        """A process is at rest again."""
+        self.keeper.rested(process)
 
-    def gone(self, process: CLIProcess) -> None:
+    def account(self, process: CLIProcess, status: LoginStatus | None) -> None:
+        """A process reported whose login it uses."""
+        if status is not None:
+            self.login_is(status)
+
+    def login_is(self, status: LoginStatus, *, stored: bool = False) -> None:
+        """The CLI reported whose login it finds; ``stored``: one was put on disk since the last
+        report. Processes that use an old login are replaced before the next turn."""
+        if not self.quota.applies:
+            return
+        before = self.quota.login.account
+        if self.quota.login.told(status, stored=stored):
+            self.log.info("somebody has logged in: new processes take the place of the old")
+            self.quota.changed_login(other_account=before not in (None, status.account))
+            self.renew()
+
+    @property
+    def login_works(self) -> bool | None:
+        """Whether the login works, as last known; ``None`` while nobody has looked."""
+        return self.quota.login.works
+
+    def limits(self, info: Mapping[str, Any]) -> None:
+        """A process reported the state of the plan's windows."""
+        self.quota.hear(info)
+
+    def process_ended(self, process: CLIProcess) -> None:
         """A process has ended."""
         self.processes.discard(process)
-        self.conversations.gone(process)
-        self.pool.gone(process)
+        self.keeper.process_ended(process)
 
 
-def _to(sink: Sink, index: int) -> Callable[[list[Event]], None]:
+def _to(sink: RequestSink, index: int) -> TurnSink:
     return lambda events: sink(index, events)

@@ -1,20 +1,33 @@
-"""How much memory the machine has left, as far as the system tells."""
+"""What the machine has of memory, and what a process takes of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import psutil
 
 SCARCE = 0.08
-"""Share of all memory below which kept processes are given up."""
+"""Share of all memory below which idle processes are given up."""
 
-_MEMINFO = Path("/proc/meminfo")
+PROCESS = 200 * 2**20
+"""Bytes that a Claude CLI takes, as a rule."""
+
+SHARE = 0.25
+"""Of all memory, for Claude CLIs, where nobody says how many."""
 
 
-def scarce(meminfo: Path = _MEMINFO) -> bool:
-    """Whether memory is short; never where there is no ``/proc/meminfo`` (macOS)."""
+def processes() -> int:
+    """How many Claude CLIs this machine has room for: from 2 to 16."""
+    return max(2, min(16, int(psutil.virtual_memory().total * SHARE / PROCESS)))
+
+
+def scarce() -> bool:
+    """Whether memory is short."""
+    memory = psutil.virtual_memory()
+    return bool(memory.available < memory.total * SCARCE)
+
+
+def used(pid: int | None) -> int:
+    """Bytes of memory that the process ``pid`` holds; 0 where there is none."""
     try:
-        lines = meminfo.read_text().splitlines()
-        sizes = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines)}
-        return sizes["MemAvailable"] < sizes["MemTotal"] * SCARCE
-    except (OSError, ValueError, KeyError, IndexError):
-        return False
+        return int(psutil.Process(pid).memory_info().rss) if pid is not None else 0
+    except psutil.Error:
+        return 0

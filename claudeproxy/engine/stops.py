@@ -1,7 +1,7 @@
-"""Stop sequences, enforced on the text as it streams by.
+"""Stop sequences, enforced on the text as it streams through.
 
-The API enforces those it takes; blank ones it refuses, and it looks at nothing else. Here all
-hold, across any chunking: nothing of a sequence, or of what follows it, leaves.
+The API refuses blank sequences and enforces the others. Here all are enforced, however the text is
+split: nothing of a sequence, or of what follows it, gets out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """``feed`` returns what of the text may leave now; ``found`` is the sequence that ended it."""
+    """``feed`` returns the text that may be passed on; ``found`` is the sequence that ended it."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
@@ -18,13 +18,13 @@ class StopFilter:
         self.found: str | None = None
 
     def feed(self, text: str) -> str:
-        """Text that is certainly before every stop sequence."""
+        """Add ``text``. Returns the text that is certainly before any stop sequence."""
         if self.found is not None:
             return ""
         self._held += text
         hits = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if hits:
-            # The earliest to be complete is the one a token-by-token reader would have met.
+            # The first to be complete is the one that somebody reading by token would meet.
             at, self.found = min(hits, key=lambda hit: (hit[0] + len(hit[1]), hit[0]))
             out, self._held = self._held[:at], ""
             return out
@@ -34,7 +34,7 @@ class StopFilter:
         return out
 
     def flush(self) -> str:
-        """What was held back, once the text has ended without a stop sequence."""
+        """The text that was held back; to be called when the text ends."""
         out, self._held = self._held, ""
         return out
 

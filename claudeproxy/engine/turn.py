@@ -5,7 +5,6 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 
-from claudeproxy.cli.models import ModelInfo
 from claudeproxy.messages import (
     Assembly,
     Failure,
@@ -14,67 +13,89 @@ from claudeproxy.messages import (
     Kind,
     Request,
     ToolUse,
+    Usage,
 )
 
-from .attempt import Attempt, Means, Sink
-from .structured import Form, fault, repair
+from .attempt import Attempt
+from .context import EngineContext, TurnSink
+from .flow import Flow
+from .quota import Claim, Permit
+from .structured import OutputMode, repair
+from .validation import fault
 
 
 class Turn:
-    """Runs as one coroutine; :attr:`done` fires with ``None`` when it is over, however it ended."""
+    """Runs as one coroutine, from :meth:`start` on."""
 
     log = Logger()
 
-    def __init__(self, means: Means, request: Request, model: ModelInfo, sink: Sink) -> None:
-        self._means = means
+    def __init__(
+        self, context: EngineContext, request: Request, claim: Claim, flow: Flow, sink: TurnSink
+    ) -> None:
+        self._context = context
         self._request = request
-        self._model = model
+        self._claim = claim
+        self._model = claim.model
+        self._flow = flow
         self._sink = sink
-        self._attempt: Attempt | None = None  # while it runs: its process is another's afterwards
-        self._last: Attempt | None = None
-        self._paused = False
+        self._attempts: list[Attempt] = []
+        self.permit: Permit | None = None
+        """What let it through; ``None`` if nothing has."""
+        self._running: Deferred[None] | None = None
         self._failure: Failure | None = None
         self.queued = 0.0
         """Seconds it waited for a slot."""
-        self.done: Deferred[None] = ensureDeferred(self._run())
+        self.done: Deferred[None] = Deferred()
+        """Fires with ``None`` when it is over, however it ended."""
 
     @property
-    def way(self) -> str:
-        """How it is served: ``warm``, ``kept`` or ``parked``; empty before that is known."""
-        return "" if self._last is None else self._last.way
+    def placement(self) -> str:
+        """How it is served, see :class:`.placing.Placement`; empty until that is known."""
+        return self._attempts[-1].placement if self._attempts else ""
 
-    def cancel(self) -> None:
-        """The client has left: end it, wherever it is."""
-        self.done.cancel()
+    @property
+    def spent(self) -> Usage:
+        """What upstream has counted, for all that was asked of it."""
+        return sum((attempt.spent for attempt in self._attempts), Usage())
 
-    def fail(self, failure: Failure) -> None:
-        """End it with ``failure``, wherever it is."""
+    @property
+    def sent(self) -> int:
+        """Bytes written to processes."""
+        return sum(attempt.sent for attempt in self._attempts)
+
+    def start(self) -> None:
+        """Join the queue. The sink may get its first events before this returns."""
+        self._running = ensureDeferred(self._run())
+        self._running.chainDeferred(self.done)
+
+    def cancel(self, failure: Failure | None = None) -> None:
+        """End it, wherever it is. Its client gets ``failure``, unless it has left."""
         self._failure = failure
-        self.done.cancel()
-
-    def pause(self) -> None:
-        """The client's socket is full: stop reading the process."""
-        self._paused = True
-        if self._attempt is not None:
-            self._attempt.pause()
-
-    def resume(self) -> None:
-        """The client reads again."""
-        self._paused = False
-        if self._attempt is not None:
-            self._attempt.resume()
+        if self._running is not None:
+            self._running.cancel()
 
     async def _run(self) -> None:
-        clock, admission = self._means.reactor, self._means.admission
-        asked = clock.seconds()
+        clock, admission = self._context.reactor, self._context.admission
+        arrived = clock.seconds()
         try:
-            await admission.enter()
-            began = clock.seconds()
-            self.queued = began - asked
-            try:
-                await self._serve()
-            finally:
-                admission.leave(clock.seconds() - began)
+            while True:
+                await admission.enter(self._claim.tier)
+                began = clock.seconds()
+                self.queued = began - arrived
+                try:
+                    # Decided only now: much may have changed while it waited for its slot.
+                    admitted = self._context.quota.admit(self._claim)
+                    if isinstance(admitted, Permit):
+                        self.permit = admitted
+                        end = await self._under(admitted)
+                        break
+                finally:
+                    admission.leave(clock.seconds() - began)
+                with admission.before():
+                    await admitted
+            # The end is sent last, once the process is kept and the slot is free: the client's next
+            # request may come as soon as it has read the end, and must find both.
+            self._sink([*self._attempts[-1].withheld, end])
         except CancelledError:
             if self._failure is not None:
                 self._sink([self._failure])
@@ -84,55 +105,69 @@ class Turn:
             self.log.failure("a turn broke")
             self._sink([Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500)])
 
-    async def _serve(self) -> None:
-        standing = self._means.standing
-        standing.check(self._model)
-        end: Finished | Failure | None = None
+    async def _under(self, permit: Permit) -> Finished | Failure:
+        end: Finished | Failure = Failure(Kind.UPSTREAM, "given up", 499)
         try:
-            end = await self._answer()
+            end = await self._answer(permit)
+        except FailureError as error:
+            end = error.failure
         finally:
-            given_up = Failure(Kind.UPSTREAM, "given up", 499)
-            standing.ended(self._model, None if isinstance(end, Finished) else end or given_up)
-        assert self._last is not None
-        self._sink([*self._last.held, end])
+            failure = end if isinstance(end, Failure) else None
+            awaits_billing = bool(self._attempts) and self._attempts[-1].awaits_billing
+            permit.ended(failure, awaits_billing=awaits_billing)
+        return end
 
-    async def _answer(self) -> Finished | Failure:
-        """The end of the answer, whose events have gone out or are held."""
-        structure = self._means.structure
+    async def _answer(self, permit: Permit) -> Finished | Failure:
+        """The end of the answer; its other events are in the sink, or withheld."""
+        structured = self._context.structured_output
         request = self._request
-        form = structure.form(request)
+        mode = structured.mode(request)
         repaired = False
         while True:
-            end, attempt = await self._try(request, form)
+            end, attempt = await self._try(permit, request, mode)
             if attempt.lost:
-                continue  # nobody holds the conversation now: it is replayed
+                continue  # no process holds the conversation any more: it is replayed
             answer = attempt.answer
-            if form is Form.NATIVE and isinstance(end, Failure) and structure.refused(request, end):
-                form = Form.TOOL
+            if (
+                mode is OutputMode.NATIVE
+                and isinstance(end, Failure)
+                and structured.refused(request, end)
+            ):
+                mode = OutputMode.TOOL
                 continue
             why = self._fault(end, answer)
             if why is not None:
-                if not request.stream and not repaired:
+                if not repaired and self._may_repair(permit):
                     repaired = True
                     request = repair(request, answer, why)
                     continue
-                end = Failure(Kind.UPSTREAM, f"the answer does not satisfy the schema: {why}", 502)
+                cause = "the answer does not satisfy the schema"
+                end = Failure(Kind.UPSTREAM, f"{cause}: {why}", 502, cause=cause, spent=True)
             return end
 
-    async def _try(self, request: Request, form: Form) -> tuple[Finished | Failure, Attempt]:
-        # A whole answer that is bound by a schema may be taken back, so nothing of it leaves yet.
-        hold = form is not Form.NONE and not request.stream
-        attempt = Attempt(self._means, request, self._model, form, None if hold else self._sink)
-        self._attempt = self._last = attempt
-        if self._paused:
-            attempt.pause()
+    def _may_repair(self, permit: Permit) -> bool:
+        """Whether to ask once more; never if the plan might not pay for it."""
+        if not self._context.repair or self._request.stream or permit.undecided:
+            return False
         try:
-            return await attempt.run(), attempt
-        finally:
-            self._attempt = None
+            self._context.quota.check(self._claim)
+        except FailureError:
+            return False
+        return True
+
+    async def _try(
+        self, permit: Permit, request: Request, mode: OutputMode
+    ) -> tuple[Finished | Failure, Attempt]:
+        # An answer that has to satisfy a schema may be replaced by a second one. A client that
+        # does not stream must never see the first, so nothing of it is sent yet.
+        withhold = mode is not OutputMode.NONE and not request.stream
+        sink = None if withhold else self._sink
+        attempt = Attempt(self._context, permit, request, self._model, mode, self._flow, sink)
+        self._attempts.append(attempt)
+        return await attempt.run(), attempt
 
     def _fault(self, end: Finished | Failure, answer: Assembly) -> str | None:
-        """Why a finished answer is not the one the schema asks for."""
+        """Why a finished answer does not satisfy the schema; ``None`` if it does."""
         schema = self._request.schema
         if schema is None or not isinstance(end, Finished) or end.stop_reason != "end_turn":
             return None

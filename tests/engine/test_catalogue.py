@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
-from claudeproxy.cli.models import parse_models
+from claudeproxy.cli.models import ModelInfo, guess_model, parse_models
 from claudeproxy.engine.catalogue import Catalogue
-from claudeproxy.messages import FailureError
+from claudeproxy.messages import FailureError, Kind
 from claudeproxy.testing import MODELS
 
 
@@ -40,7 +41,9 @@ def test_names(asked: str, told: str) -> None:
 def test_names_of_nothing(asked: str) -> None:
     with pytest.raises(FailureError) as refused:
         catalogue().resolve(asked)
-    assert refused.value.failure.code == "model_not_found"
+    failure = refused.value.failure
+    assert (failure.kind, failure.status) == (Kind.MODEL_NOT_FOUND, 404)
+    assert (failure.param, failure.code) == ("model", "model_not_found")
     assert len(refused.value.failure.message) < 300
 
 
@@ -50,3 +53,33 @@ def test_the_list() -> None:
     assert {"opus", "claude-opus-5-5", "mine"} <= set(ids)
     assert "default" not in ids
     assert len(ids) == len(set(ids))
+
+
+def test_the_titles_of_the_list() -> None:
+    titles = {entry.id: entry.title for entry in catalogue(mine="opus", haiku="opus").entries()}
+    assert titles["claude-opus-4"] == "Claude Opus"
+    assert (titles["opus"], titles["claude-opus-5-5"]) == ("Opus", "Opus")
+    assert (titles["mine"], titles["haiku"]) == ("opus", "Haiku")
+    nothing = {entry.id: entry.title for entry in Catalogue({"mine": "opus"}).entries()}
+    assert (nothing["haiku"], nothing["mine"], len(nothing)) == ("Haiku", "opus", 7)
+
+
+def test_a_full_id_has_what_the_cli_tells_of_its_model() -> None:
+    names = Catalogue({"mine": "claude-new-9"})
+    told = ModelInfo("new", "claude-new-9", "New", ("low",), True, False)
+    names.learn([told])
+    for asked in ("claude-new-9", "mine"):
+        assert names.resolve(asked) == evolve(told, name="claude-new-9")
+    assert Catalogue().resolve("claude-opus-5-5") == guess_model("claude-opus-5-5")
+
+
+def test_aliases_that_lead_nowhere_are_told_with_what_was_meant() -> None:
+    names = catalogue(a="opsu", b="opus", c="claude-opus-4-1", d="xyzzy", e="a")
+    assert names.dangling() == ["a=opsu (did you mean opus?)", "d=xyzzy", "e=a"]
+
+
+def test_a_list_that_is_the_same_is_not_news() -> None:
+    names = Catalogue()
+    assert names.learn(parse_models(MODELS))
+    assert not names.learn(parse_models(MODELS))
+    assert names.learn(parse_models(MODELS[:1]))

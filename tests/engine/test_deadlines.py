@@ -76,3 +76,28 @@ def test_silence_where_the_first_event_may_take_long() -> None:
     watched.touch()
     pass_time(clock, 2.5)
     assert [failure.message for failure in failures] == ["the model was silent for 1 seconds"]
+
+
+def test_a_deadline_is_kept_to_the_moment() -> None:
+    clock, watched, failures = watch()
+    clock.advance(1.0)
+    watched.touch()
+    clock.advance(4.0)  # it looks, and there was an event
+    clock.advance(0.9)
+    assert failures == []
+    clock.advance(0.1)
+    assert len(failures) == 1
+
+
+def test_while_nobody_reads_it_looks_once_in_a_while() -> None:
+    clock, watched, failures = watch()
+    watched.touch()
+    watched.pause()
+    looks = 0
+    while clock.seconds() < 59.0:
+        (timer,) = clock.getDelayedCalls()
+        clock.advance(timer.getTime() - clock.seconds())
+        looks += 1
+    assert looks <= 60 / LIMITS.idle
+    clock.advance(1.0)
+    assert "longer than 60 seconds" in failures[0].message

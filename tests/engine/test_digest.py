@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from claudeproxy.engine.digest import conversation_key
+from claudeproxy.engine.digest import LARGEST, Prefix, extended, prefixes
 from claudeproxy.messages import (
     Image,
     Message,
@@ -39,10 +39,14 @@ def conversations(draw: Any) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def key(messages: tuple[Message, ...], **changes: Any) -> bytes:
+def chain(messages: tuple[Message, ...], **changes: Any) -> tuple[Prefix, ...]:
     model = changes.pop("model", "opus")
     request = evolve(Request("opus", messages=(), system=("be brief",)), **changes)
-    return conversation_key(request, model, messages)
+    return prefixes(request, model, messages)
+
+
+def key(messages: tuple[Message, ...], **changes: Any) -> Prefix:
+    return chain(messages, **changes)[-1]
 
 
 def as_clients_send_it(message: Message) -> Message:
@@ -90,9 +94,28 @@ def test_a_real_edit_never_matches(messages: tuple[Message, ...], data: st.DataO
 
 
 @given(conversations())
-def test_a_part_of_a_conversation_never_matches(messages: tuple[Message, ...]) -> None:
-    keys = [key(messages[: end + 1]) for end in range(len(messages))]
-    assert len(set(keys)) == len(keys)
+def test_a_part_of_a_conversation_matches_as_far_as_it_goes(messages: tuple[Message, ...]) -> None:
+    whole = chain(messages)
+    assert len(set(whole)) == len(whole) == len(messages) + 1
+    for end in range(len(messages)):
+        assert chain(messages[:end]) == whole[: end + 1]
+    assert extended(chain(messages[:-1]), messages[-1]) == whole
+
+
+@given(conversations())
+def test_after_an_edit_nothing_matches_any_more(messages: tuple[Message, ...]) -> None:
+    edited = (Message("user", (Text("edited, and nothing that was drawn"),)), *messages[1:])
+    assert chain(edited)[0] == chain(messages)[0]
+    assert not set(chain(edited)[1:]) & set(chain(messages)[1:])
+
+
+def test_the_size_of_a_message_is_that_of_its_json_and_bounded() -> None:
+    def sizes(*texts: str) -> list[int]:
+        return [prefix.size for prefix in chain(tuple(Message("user", (Text(t),)) for t in texts))]
+
+    nothing, short, longer = sizes("a", "bcd")
+    assert (nothing, longer - short) == (0, short + 2)
+    assert sizes("a", "x" * 10 * LARGEST) == [0, short, short + LARGEST]
 
 
 @given(conversations())
@@ -105,6 +128,8 @@ def test_another_frame_never_matches(messages: tuple[Message, ...]) -> None:
         key(messages, system=("be", "brief")),
         key(messages, tools=(tool,)),
         key(messages, tools=(evolve(tool, description="other"),)),
+        key(messages, tools=(evolve(tool, parameters={"type": "object"}),)),
+        key(messages, tools=(evolve(tool, parameters={"type": "object", "required": ["a"]}),)),
     ]
     assert len(set(keys)) == len(keys)
 
@@ -116,7 +141,7 @@ def test_a_users_white_space_counts() -> None:
 
 
 def test_errors_and_images_count() -> None:
-    def with_result(result: ToolResult) -> bytes:
+    def with_result(result: ToolResult) -> Prefix:
         call = Message("assistant", (ToolUse("a", "t", {}),))
         return key((Message("user", (Text("x"),)), call, Message("user", (result,))))
 

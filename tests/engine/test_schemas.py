@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from claudeproxy.engine.structured import check_schema, closed, fault
+from claudeproxy.engine.constrained import closed
+from claudeproxy.engine.validation import check_schema, fault
 from claudeproxy.messages import FailureError
 
 NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
@@ -47,9 +48,9 @@ def test_a_property_may_have_a_keywords_name() -> None:
         (NAME, '{"name": "x"}', None),
         (NAME, '{"name": 5}', "$.name"),
         (NAME, "{}", "required"),
-        (NAME, "name", "no JSON"),
+        (NAME, "name", "not JSON"),
         ({}, "{}", None),
-        ({}, "[]", "no JSON object"),
+        ({}, "[]", "not a JSON object"),
         ({"$ref": "#/$defs/none"}, "{}", "not in it"),
         ({"$ref": "https://a.example/schema"}, "{}", "not in it"),
         ({"$ref": "#"}, "{}", "without end"),
@@ -70,3 +71,63 @@ def test_schemas_that_are_none(schema: Any) -> None:
     with pytest.raises(FailureError) as refused:
         check_schema(schema, "schema")
     assert refused.value.failure.param == "schema"
+
+
+def test_what_binds_nothing_is_left_out() -> None:
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "discriminator": {"propertyName": "a"},
+        "properties": {
+            "a": {"type": "integer", "minimum": -(2**53) + 1, "maximum": 2**53 - 1, "example": 1},
+            "b": {"type": "string", "format": "email", "pattern": "^(?!a).*$", "x-own": {}},
+            "example": {"oneOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        },
+    }
+    assert closed(schema) == {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer"},
+            "b": {"type": "string", "format": "email"},
+            "example": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        },
+        "additionalProperties": False,
+    }
+
+
+NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/n"}}}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": "^(?i)a$"},
+        {"type": "string", "pattern": "^(?=a).*$"},
+        {"type": "string", "format": "base64"},
+        {"enum": [{"a": 1}]},
+        {"const": [1]},
+        {"type": "array", "prefixItems": [{"type": "string"}]},
+        {"allOf": [{"$ref": "#/$defs/n"}]},
+        {"$ref": "https://example.com/a"},
+        {"$ref": "#/$defs/none"},
+        {"$ref": "#"},
+        {"$ref": "#/$defs/n"},
+        {"anyOf": [{"type": "string"}], "oneOf": [{"type": "string"}]},
+        {"type": "array", "items": True},
+    ],
+)
+def test_what_constrained_output_does_not_take(part: Any) -> None:
+    schema = {"type": "object", "properties": {"a": part}, "$defs": {"n": NODE}}
+    assert closed(schema) is None
+
+
+def test_a_reference_that_comes_to_an_end_is_taken() -> None:
+    leaf = {"type": "object", "properties": {"x": {"type": "string"}}}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/l"}, "b": {"$ref": "#/$defs/l"}},
+        "$defs": {"l": leaf},
+    }
+    taken = closed(schema)
+    assert taken is not None and taken["$defs"]["l"]["additionalProperties"] is False
