@@ -1,17 +1,20 @@
-"""Anthropic Messages: a body turned into a :class:`Request`. ``anthropic_answer`` is the way back.
+"""Anthropic Messages: turns a body into a :class:`Request`. ``anthropic_answer`` renders the
+answer.
 
 Shapes: anthropic-python's ``types``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from attrs import frozen
 
 from claudeproxy.messages import (
+    BUDGETS,
+    EFFORTS,
+    MIN_BUDGET,
     Assembly,
     Effort,
     Failure,
@@ -21,135 +24,145 @@ from claudeproxy.messages import (
     ToolChoice,
 )
 
-from .anthropic_answer import NO_THREADS, Head, MessageStream, error, status, whole
+from .anthropic_answer import (
+    NO_THREADS,
+    MessageEnvelope,
+    MessageStream,
+    complete_body,
+    error,
+    status,
+)
 from .anthropic_messages import read_messages
+from .estimate import tokens
 from .fields import Fields
-from .shared import EFFORTS, add_tool, given, json_schema, model_name, named_tool, note
+from .policies import (
+    HONOURED,
+    IGNORED,
+    REFUSED,
+    SCHEMAS,
+    SILENT,
+    TOP_P,
+    VALIDATED,
+    Policies,
+    Policy,
+    ignored_fields,
+)
+from .shared import (
+    add_tool,
+    json_schema,
+    model_name,
+    named_tool,
+    note,
+)
 
-FIELDS: Mapping[str, str] = {
-    "model": "honoured",
-    "messages": "honoured: text, images, documents (data, text or URL), tool calls and results; "
-    "thinking of earlier turns is left out, as the CLI leaves it out; cache_control is taken off "
-    "(the CLI sets its own); citations are ignored and named",
-    "max_tokens": "honoured, required",
-    "system": "honoured",
-    "tools": "honoured: tools of the client's own; `strict`, `defer_loading` and `input_examples` "
-    "are ignored and named; Anthropic's own tools are refused",
-    "tool_choice": "honoured: auto, any, tool, none; disable_parallel_tool_use",
-    "thinking": "honoured: enabled (the effort nearest to the budget), adaptive, disabled (where "
-    "the model can), display; without it thinking blocks are left out of the answer",
-    "output_config": "honoured: effort, format, which the daemon validates; `task_budget` is "
-    "ignored and named",
-    "output_format": "honoured (beta)",
-    "stop_sequences": "honoured: any number",
-    "stream": "honoured",
-    "temperature": "honoured where thinking can be switched off, else ignored and named",
-    "top_p": "honoured as temperature is; beside a temperature it is ignored and named",
-    "top_k": "ignored",
-    "service_tier": "ignored",
-    "inference_geo": "ignored",
-    "speed": "ignored",
-    "diagnostics": "ignored",
-    "context_management": "ignored",
-    "container": "refused",
-    "mcp_servers": "refused",
-    "thread": "refused (beta), in the words that make SDKs send the whole conversation instead",
-    "cache_control": "accepted silently",
-    "metadata": "accepted silently",
+FIELDS: Policies = {
+    "model": Policy(HONOURED),
+    "messages": Policy(
+        HONOURED,
+        "text, images, documents (data, text or URL), search results, tool calls and results; a "
+        "system message after the first message keeps its place, as a `<system-reminder>` text in "
+        "the user's turn; tool references become text; thinking of earlier turns is left out, as "
+        "the CLI leaves it out; cache_control is removed (the CLI sets its own); citations, and "
+        "`output_config`, `clear_at` and tool changes of system messages, are ignored and named; a "
+        "last message of the assistant (prefill) is refused",
+    ),
+    "max_tokens": Policy(
+        HONOURED, "required; the model's own limit holds above that, and it is named"
+    ),
+    "system": Policy(HONOURED),
+    "tools": Policy(
+        HONOURED,
+        "tools of the client's own; `strict`, `defer_loading` and `input_examples` "
+        "are ignored and named; Anthropic's own tools are refused; " + SCHEMAS,
+    ),
+    "tool_choice": Policy(HONOURED, "auto, any, tool, none; disable_parallel_tool_use"),
+    "thinking": Policy(
+        HONOURED,
+        "enabled (the effort nearest to the budget), adaptive, disabled (where "
+        "the model can), display; without it thinking blocks are left out of the answer",
+    ),
+    "output_config": Policy(
+        HONOURED, f"effort, format; {VALIDATED}; `task_budget` is ignored and named"
+    ),
+    "output_format": Policy(HONOURED, "beta"),
+    "stop_sequences": Policy(HONOURED, "up to 1,000"),
+    "stream": Policy(HONOURED),
+    "temperature": Policy(
+        HONOURED, "where thinking can be switched off; otherwise ignored and named"
+    ),
+    "top_p": TOP_P,
+    "top_k": Policy(IGNORED),
+    "service_tier": Policy(IGNORED),
+    "inference_geo": Policy(IGNORED),
+    "speed": Policy(IGNORED),
+    "diagnostics": Policy(IGNORED),
+    "context_management": Policy(IGNORED),
+    "container": Policy(REFUSED),
+    "mcp_servers": Policy(REFUSED),
+    "thread": Policy(REFUSED, "beta; worded so that SDKs send the whole conversation instead"),
+    "cache_control": Policy(SILENT),
+    "metadata": Policy(SILENT),
 }
-"""What happens to each field of a body. *Ignored* fields are named in ``x-claudemax-ignored``;
-fields that are not here are accepted silently."""
+"""What becomes of each field of a body."""
 
 _REFUSED = {
     "container": "there is no code execution here",
     "mcp_servers": "this server connects to no MCP servers; send their tools",
 }
-_BUDGETS: Mapping[Effort, int] = {
-    "low": 2_048,
-    "medium": 8_192,
-    "high": 16_384,
-    "xhigh": 24_576,
-    "max": 31_999,
-}
-"""Thinking tokens that stand for an effort."""
-
-_LEVELS = tuple(level for level in EFFORTS if level not in ("none", "minimal"))
-_TOKEN_BYTES = 4
-_IMAGE_TOKENS = 1_600
 
 
 @frozen
 class Messages:
-    """A Messages body, read: an :class:`~.shapes.Exchange`."""
+    """A Messages body, read: an :class:`~.shapes.ParsedBody`."""
 
     request: Request
     ignored: tuple[str, ...]
-    head: Head
+    envelope: MessageEnvelope
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """What is asked: one request."""
+        """The one request of the body."""
         return (self.request,)
 
     def stream(self) -> MessageStream:
         """A renderer for the streamed message."""
-        return MessageStream(self.head)
+        return MessageStream(self.envelope)
 
-    def whole(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+    def complete(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
         """The message object."""
-        return whole(self.head, *answers[0])
+        return complete_body(self.envelope, *answers[0])
 
     def refusal(self, failure: Failure) -> tuple[int, dict[str, Any]]:
-        """Status and body of a failure before anything of the answer was sent."""
-        return status(failure), self.head.error(failure)
+        """Status and body of a failure from before anything of the answer was sent."""
+        return status(failure), self.envelope.error(failure)
 
 
 def refusal(failure: Failure, request_id: str | None = None) -> tuple[int, dict[str, Any]]:
-    """Status and body of a failure that no body was read for."""
+    """Status and body of a failure for which no body was read."""
     return status(failure), error(failure, request_id)
 
 
 def read(value: Any, ident: str, now: int) -> Messages:
-    """Read a body; ``ident`` makes the message's id, of which ``now`` is no part.
+    """Read a body; ``ident`` becomes the message's id, ``now`` is not needed.
 
     :raises FailureError: 400 with the path of the field at fault.
     """
     body = Fields(value)
-    if body.whole("max_tokens", 1) is None:
+    if body.integer("max_tokens", 1) is None:
         raise body.refuse("max_tokens", "is required")
     return _read(body, ident)
 
 
 def count(value: Any) -> tuple[Request, int]:
-    """What a ``count_tokens`` body asks about, and an **estimate** of its input tokens.
+    """The request in a ``count_tokens`` body, and an **estimate** of its input tokens.
 
-    There is no way to ask the API that spends no quota, so this counts four bytes of the JSON of
-    system prompt, tools and messages as a token, and 1,600 tokens for an image.
+    It counts system prompt, tools and messages: see :func:`.estimate.tokens`.
 
     :raises FailureError: 400 with the path of the field at fault.
     """
     body = Fields(value)
     request = _read(body, "").request
-    images: list[Any] = []
-    counted = {name: body.raw(name) for name in ("system", "tools", "messages")}
-    said = json.dumps(_without_images(counted, images), ensure_ascii=False)
-    size = len(said.encode())
-    return request, -(-size // _TOKEN_BYTES) + _IMAGE_TOKENS * len(images)
-
-
-def _without_images(value: Any, images: list[Any]) -> Any:
-    if isinstance(value, list):
-        return [_without_images(entry, images) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    if value.get("type") == "image":
-        images.append(value)
-        return None
-    return {
-        name: _without_images(entry, images)
-        for name, entry in value.items()
-        if entry is not None and name != "cache_control"
-    }
+    return request, tokens({name: body.raw(name) for name in ("system", "tools", "messages")})
 
 
 def _read(body: Fields, ident: str) -> Messages:
@@ -159,13 +172,13 @@ def _read(body: Fields, ident: str) -> Messages:
             raise body.refuse(name, why)
     if body.raw("thread"):
         raise body.refuse("thread", "send the whole conversation instead", NO_THREADS)
-    ignored = given(body, FIELDS)
+    ignored = ignored_fields(body, FIELDS)
     system, messages = read_messages(body, ignored)
     tools = _tools(body, ignored)
     effort, shown = _thinking(body)
     config = body.object("output_config") if "output_config" in body else Fields({})
     if "effort" in config:
-        level = EFFORTS[config.choice("effort", _LEVELS)]
+        level = cast(Effort, config.choice("effort", EFFORTS))
         effort = effort if effort == "none" else level
     if "task_budget" in config:
         ignored.append("output_config.task_budget")
@@ -175,7 +188,7 @@ def _read(body: Fields, ident: str) -> Messages:
         system=system,
         tools=tools,
         tool_choice=_choice(body, tools),
-        max_tokens=body.whole("max_tokens", 1),
+        max_tokens=body.integer("max_tokens", 1),
         stop=tuple(stop for stop in body.strings("stop_sequences") if stop),
         temperature=body.number("temperature", 0, 1),
         top_p=body.number("top_p", 0, 1),
@@ -183,8 +196,8 @@ def _read(body: Fields, ident: str) -> Messages:
         schema=_schema(body, config),
         stream=body.flag("stream"),
     )
-    body.whole("top_k", 0)
-    return Messages(request, tuple(ignored), Head(ident, model, shown))
+    body.integer("top_k", 0)
+    return Messages(request, tuple(ignored), MessageEnvelope(ident, model, shown))
 
 
 def _tools(body: Fields, ignored: list[str]) -> tuple[Tool, ...]:
@@ -220,24 +233,24 @@ def _choice(body: Fields, tools: tuple[Tool, ...]) -> ToolChoice:
 
 
 def _thinking(body: Fields) -> tuple[Effort | None, str]:
-    """The effort asked for, and whether thinking is shown."""
+    """The requested effort, and whether thinking is shown."""
     if "thinking" not in body:
-        return None, Head.OMITTED
+        return None, MessageEnvelope.OMITTED
     thinking = body.object("thinking")
     mode = thinking.choice("type", ("enabled", "adaptive", "disabled"))
     if mode == "disabled":
-        return "none", Head.OMITTED
+        return "none", MessageEnvelope.OMITTED
     display = thinking.choice("display", ("summarized", "omitted"), "summarized")
-    shown = Head.EMPTY if display == "omitted" else Head.SHOWN
+    shown = MessageEnvelope.EMPTY if display == "omitted" else MessageEnvelope.SHOWN
     if mode == "adaptive":
         return None, shown
-    budget = thinking.whole("budget_tokens", 1_024)
+    budget = thinking.integer("budget_tokens", MIN_BUDGET)
     if budget is None:
         raise thinking.refuse("budget_tokens", "is required")
-    room = body.whole("max_tokens", 1)
+    room = body.integer("max_tokens", 1)
     if room is not None and budget >= room:
         raise thinking.refuse("budget_tokens", "must be less than max_tokens")
-    return min(_BUDGETS, key=lambda level: abs(_BUDGETS[level] - budget)), shown
+    return min(BUDGETS, key=lambda level: abs(BUDGETS[level] - budget)), shown
 
 
 def _schema(body: Fields, config: Fields) -> Mapping[str, Any] | None:

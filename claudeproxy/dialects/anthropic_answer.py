@@ -1,4 +1,4 @@
-"""Anthropic Messages: events turned back into the wire's own, or into one message."""
+"""Anthropic Messages: turns events back into those of the API, or into one message."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from .shapes import sse
 
 _TYPES = {
     Kind.AUTHENTICATION: "authentication_error",
+    Kind.BILLING: "billing_error",
     Kind.PERMISSION: "permission_error",
     Kind.NOT_FOUND: "not_found_error",
     Kind.MODEL_NOT_FOUND: "not_found_error",
@@ -44,15 +45,15 @@ _TYPES = {
     Kind.UNAVAILABLE: "overloaded_error",
 }
 _STATUSES = {Kind.UPSTREAM: 500, Kind.TIMEOUT: 504, Kind.UNAVAILABLE: 529, Kind.OVERLOADED: 529}
-"""This API's own statuses for what is not the client's fault."""
+"""The API's statuses for failures that are not the client's fault."""
 
 NO_THREADS = "thread_unsupported_request"
-"""The code on which SDKs go on without a thread of messages that the server keeps."""
+"""The code after which SDKs continue without a thread that is kept by the server."""
 
 
 @frozen
-class Head:
-    """``ident``: what the ids are made of; ``thinking``: whether thinking blocks are shown,
+class MessageEnvelope:
+    """``ident``: the part that the ids share; ``thinking``: whether thinking blocks are shown,
     shown without their text, or left out."""
 
     ident: str
@@ -80,21 +81,21 @@ class Head:
         }
 
     def error(self, failure: Failure) -> dict[str, Any]:
-        """The error object, with the id the reply's ``request-id`` header has."""
+        """The error object, with the id in the ``request-id`` header of the reply."""
         return error(failure, f"req_{self.ident}")
 
     def shown(self, block: Block) -> Block | None:
-        """``block`` as the client asked to see it."""
+        """``block`` as the client wants to see it."""
         if isinstance(block, Thinking) and self.thinking != self.SHOWN:
             return evolve(block, thinking="") if self.thinking == self.EMPTY else None
         return block
 
 
 class MessageStream:
-    """Renders the events; blocks that are left out leave no gap in the indices."""
+    """Renders events. Blocks that are left out make no gap in the indices."""
 
-    def __init__(self, head: Head) -> None:
-        self._head = head
+    def __init__(self, envelope: MessageEnvelope) -> None:
+        self._envelope = envelope
         self._places: dict[int, int] = {}
         self._open: int | None = None
         self._ended = False
@@ -105,14 +106,14 @@ class MessageStream:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the stream has ended."""
         return self._ended
 
     def _event(self, event: Event) -> Iterator[dict[str, Any]]:
         if isinstance(event, Started):
-            yield {"type": "message_start", "message": self._head.message(event.usage)}
+            yield {"type": "message_start", "message": self._envelope.message(event.usage)}
         elif isinstance(event, BlockStarted):
-            block = self._head.shown(event.block)
+            block = self._envelope.shown(event.block)
             if block is not None:
                 self._open = event.index
                 place = self._places[event.index] = len(self._places)
@@ -126,7 +127,7 @@ class MessageStream:
             yield {"type": "message_stop"}
             self._ended = True
         elif isinstance(event, Failure):
-            yield self._head.error(event)
+            yield self._envelope.error(event)
             self._ended = True
         elif event.index in self._places:
             delta = self._delta(event)
@@ -148,7 +149,7 @@ class MessageStream:
             return {"type": "input_json_delta", "partial_json": event.json}
         if isinstance(event, SignatureDelta):
             return {"type": "signature_delta", "signature": event.signature}
-        if self._head.thinking == Head.SHOWN:
+        if self._envelope.thinking == MessageEnvelope.SHOWN:
             return {"type": "thinking_delta", "thinking": event.thinking}
         return None
 
@@ -163,10 +164,10 @@ class MessageStream:
         return {"type": "message_delta", "delta": delta, "usage": usage_object(event.usage)}
 
 
-def whole(head: Head, assembly: Assembly, end: Finished) -> dict[str, Any]:
-    """The message that is not streamed."""
-    shown = (head.shown(block) for block in assembly.blocks())
-    return head.message(
+def complete_body(envelope: MessageEnvelope, assembly: Assembly, end: Finished) -> dict[str, Any]:
+    """The message of a reply that is not streamed."""
+    shown = (envelope.shown(block) for block in assembly.blocks())
+    return envelope.message(
         end.usage,
         content=[block_object(block) for block in shown if block is not None],
         stop_reason=end.stop_reason,
@@ -175,17 +176,20 @@ def whole(head: Head, assembly: Assembly, end: Finished) -> dict[str, Any]:
 
 
 def block_object(block: Block) -> dict[str, Any]:
-    """A block of the answer, with the fields that only answers must have."""
+    """A block of the answer, with the fields that only blocks of answers must have.
+
+    Of ``citations`` there are none: suites want the field, and Vercel's AI SDK 6 takes no null.
+    """
     wire = block_to_wire(block)
     if isinstance(block, Text):
-        wire["citations"] = None
+        wire["citations"] = []
     elif isinstance(block, ToolUse):
         wire["caller"] = {"type": "direct"}
     return wire
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Usage as the wire has it: ``input_tokens`` excludes both cache figures."""
+    """The usage in the API's shape: ``input_tokens`` excludes both cache figures."""
     return {
         **dict.fromkeys(("cache_creation", "inference_geo", "server_tool_use", "service_tier")),
         "input_tokens": usage.input_tokens,
@@ -207,5 +211,5 @@ def error(failure: Failure, request_id: str | None = None) -> dict[str, Any]:
 
 
 def status(failure: Failure) -> int:
-    """This API's status for ``failure``."""
+    """The API's status for ``failure``."""
     return failure.status if failure.status < 500 else _STATUSES.get(failure.kind, failure.status)

@@ -1,10 +1,19 @@
-"""Anthropic Messages: ``system`` and ``messages`` of a body, turned into a conversation."""
+"""Anthropic Messages: turns ``system`` and ``messages`` of a body into a conversation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from claudeproxy.messages import Block, Document, FailureError, Image, Message, Text, ToolResult
+from claudeproxy.messages import (
+    Block,
+    Document,
+    FailureError,
+    Image,
+    Message,
+    SearchResult,
+    Text,
+    ToolResult,
+)
 
 from .conversation import Conversation
 from .fields import Fields, check_text
@@ -12,13 +21,20 @@ from .media import IMAGE_TYPES, check_base64
 from .shared import note
 
 _LEFT_OUT = ("thinking", "redacted_thinking")
-"""Blocks of earlier answers that the CLI does not replay; a kept process still has its own."""
+"""Blocks of earlier answers that the CLI does not replay; a kept process still holds its own."""
+
+_TOOL_CHANGES = ("tool_addition", "tool_removal")
+"""Blocks of system messages (beta): the tools are those of the body, without them."""
+
+_FOUND = ("text", "image", "document", "search_result")
+_USER = (*_FOUND, "tool_result")
+_RESULT = (*_FOUND, "tool_reference")
 
 
 def read_messages(body: Fields, ignored: list[str]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
     """System prompt parts and conversation of a body.
 
-    :raises FailureError: 400 naming the message and field at fault.
+    :raises FailureError: 400 that names the message and the field at fault.
     """
     if not body.raw("messages"):
         raise body.refuse("messages", "must be a list of at least one message")
@@ -30,16 +46,28 @@ def read_messages(body: Fields, ignored: list[str]) -> tuple[tuple[str, ...], tu
             block.choice("type", ("text",))
             said.instruct(block.text("text"))
     for message in body.objects("messages"):
-        if message.choice("role", ("user", "assistant")) == "assistant":
+        role = message.choice("role", ("user", "assistant", "system"))
+        if role == "assistant":
             said.settle(message.path)
             content = _content(said, message, ("text", *_LEFT_OUT, "tool_use"), ignored)
-            said.messages.append(Message("assistant", tuple(content)))
-        else:
-            kinds = ("text", "image", "document", "tool_result")
-            content = _content(said, message, kinds, ignored)
+            said.say("assistant", content, message.path)
+        elif role == "user":
+            content = _content(said, message, _USER, ignored)
             said.settle(message.path)
-            said.messages.append(Message("user", tuple(content)))
+            said.say("user", content, message.path)
+        else:
+            _system(said, message, ignored)
     return said.closed("messages")
+
+
+def _system(said: Conversation, message: Fields, ignored: list[str]) -> None:
+    """A system message; Claude Code sends some between calls and results, too."""
+    for name in ("output_config", "clear_at"):
+        if name in message:
+            note(ignored, f"messages.{name}")
+    for block in _content(said, message, ("text", *_TOOL_CHANGES), ignored):
+        if isinstance(block, Text):
+            said.instruct(block.text)
 
 
 def _content(
@@ -70,6 +98,11 @@ def _block(
         return _image(block.object("source"))
     if kind == "document":
         return _document(block, ignored)
+    if kind == "search_result":
+        return _search_result(block, ignored)
+    if kind == "tool_reference":
+        # The result of a client's tool search. The request has these tools, so the model has them.
+        return Text(f"Tool loaded: {block.text('tool_name')}")
     if kind == "tool_use":
         arguments = block.object("input").value
         return said.call(block.text("id"), block.text("name"), arguments, block.at("id"))
@@ -77,9 +110,12 @@ def _block(
         call = said.answered(block.text("tool_use_id"), block.at("tool_use_id"))
         parts: list[Block] = []
         if block.raw("content") is not None:
-            parts = _content(said, block, ("text", "image", "document"), ignored)
-        results = tuple(part for part in parts if isinstance(part, (Text, Image, Document)))
+            parts = _content(said, block, _RESULT, ignored)
+        kept = (Text, Image, Document, SearchResult)
+        results = tuple(part for part in parts if isinstance(part, kept))
         return ToolResult(call, results, block.flag("is_error"))
+    if kind in _TOOL_CHANGES:
+        note(ignored, f"messages.{kind}")
     return None
 
 
@@ -105,6 +141,18 @@ def _document(block: Fields, ignored: list[str]) -> Document:
         wire = {"type": "base64", "media_type": media, "data": _data(source)}
     title, context = block.text("title", "") or None, block.text("context", "") or None
     return Document(wire, title, context)
+
+
+def _search_result(block: Fields, ignored: list[str]) -> SearchResult:
+    if block.raw("citations"):
+        note(ignored, "citations")
+    for part in block.objects("content"):
+        part.choice("type", ("text",))
+    texts = (part.text("text") for part in block.objects("content"))
+    kept = tuple(text for text in texts if text.strip())
+    if not kept:
+        raise block.refuse("content", "must hold a text that is not blank")
+    return SearchResult(block.text("source"), block.text("title"), kept)
 
 
 def _source_kind(source: Fields, kinds: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Chat completions: a body turned into a :class:`Request`. ``chat_answer`` is the way back."""
+"""Chat completions: turns a body into a :class:`Request`. ``chat_answer`` renders the answer."""
 
 from __future__ import annotations
 
@@ -9,62 +9,84 @@ from attrs import frozen
 
 from claudeproxy.messages import Assembly, Failure, Finished, Request, Tool, ToolChoice
 
-from .chat_answer import ChatStream, Head, whole
+from .chat_answer import ChatEnvelope, ChatStream, complete_body
 from .chat_messages import read_messages
+from .custom_tools import add_custom_tool, grammar_of
 from .fields import Fields
-from .shapes import error, named
+from .policies import (
+    HONOURED,
+    IGNORED,
+    LIMIT,
+    SCHEMAS,
+    SILENT,
+    TEMPERATURE,
+    TIER,
+    TOOL_CHOICE,
+    TOOLS,
+    TOP_P,
+    VALIDATED,
+    Policies,
+    Policy,
+    ignored_fields,
+)
+from .shapes import error, with_client_names
 from .shared import (
     MODES,
     add_tool,
     allowed_tools,
     effort,
-    given,
     json_schema,
     limit,
     model_name,
     named_tool,
+    tier,
     usage_wanted,
 )
 
-FIELDS: Mapping[str, str] = {
-    "model": "honoured",
-    "messages": "honoured",
-    "tools": "honoured; `strict` is ignored and named",
-    "tool_choice": "honoured: none, auto, required, a function, allowed_tools",
-    "parallel_tool_calls": "honoured",
-    "functions": "honoured (legacy)",
-    "function_call": "honoured (legacy)",
-    "response_format": "honoured: text, json_object, json_schema; the daemon validates the answer",
-    "reasoning_effort": "honoured: the model's nearest level that is not higher",
-    "max_tokens": "honoured; 0 is ignored and named",
-    "max_completion_tokens": "honoured; 0 is ignored and named",
-    "stop": "honoured: any number",
-    "n": "honoured, up to 128",
-    "temperature": "honoured up to 1 where thinking can be switched off, else ignored and named",
-    "top_p": "honoured as temperature is; beside a temperature it is ignored and named",
-    "stream": "honoured",
-    "stream_options": "honoured: include_usage",
-    "seed": "ignored",
-    "presence_penalty": "ignored",
-    "frequency_penalty": "ignored",
-    "logit_bias": "ignored",
-    "logprobs": "ignored",
-    "top_logprobs": "ignored",
-    "service_tier": "ignored",
-    "prediction": "ignored",
-    "verbosity": "ignored",
-    "modalities": "ignored: text; refused: audio",
-    "web_search_options": "ignored",
-    "audio": "ignored",
-    "user": "accepted silently",
-    "metadata": "accepted silently",
-    "store": "accepted silently",
-    "prompt_cache_key": "accepted silently",
-    "prompt_cache_retention": "accepted silently",
-    "safety_identifier": "accepted silently",
+FIELDS: Policies = {
+    "model": Policy(HONOURED),
+    "messages": Policy(
+        HONOURED,
+        "a system or developer message after the first message keeps its place, as a "
+        "`<system-reminder>` text in the user's turn; a last message of the assistant is refused",
+    ),
+    "tools": Policy(HONOURED, f"{TOOLS}; {SCHEMAS}"),
+    "tool_choice": TOOL_CHOICE,
+    "parallel_tool_calls": Policy(HONOURED),
+    "functions": Policy(HONOURED, "legacy"),
+    "function_call": Policy(HONOURED, "legacy"),
+    "response_format": Policy(HONOURED, f"text, json_object, json_schema; {VALIDATED}"),
+    "reasoning_effort": Policy(HONOURED, "the model's nearest level that is not higher"),
+    "max_tokens": LIMIT,
+    "max_completion_tokens": LIMIT,
+    "stop": Policy(HONOURED, "up to 1,000"),
+    "n": Policy(HONOURED, "up to 128"),
+    "temperature": TEMPERATURE,
+    "top_p": TOP_P,
+    "stream": Policy(HONOURED),
+    "stream_options": Policy(HONOURED, "include_usage"),
+    "seed": Policy(IGNORED),
+    "presence_penalty": Policy(IGNORED),
+    "frequency_penalty": Policy(IGNORED),
+    "logit_bias": Policy(IGNORED),
+    "logprobs": Policy(IGNORED),
+    "top_logprobs": Policy(IGNORED),
+    "service_tier": TIER,
+    "prediction": Policy(IGNORED),
+    "verbosity": Policy(IGNORED),
+    "modalities": Policy(IGNORED, "text; audio is refused"),
+    "web_search_options": Policy(IGNORED),
+    "audio": Policy(IGNORED),
+    "user": Policy(SILENT),
+    "metadata": Policy(SILENT),
+    "store": Policy(SILENT),
+    "prompt_cache_key": Policy(SILENT),
+    "prompt_cache_retention": Policy(SILENT),
+    "safety_identifier": Policy(SILENT),
 }
-"""What happens to each field of a body. *Ignored* fields are named in ``x-claudemax-ignored``;
-fields that are not here are accepted silently."""
+"""What becomes of each field of a body."""
+
+_KINDS = ("function", "custom")
 
 NAMES = {"schema": "response_format.json_schema.schema"}
 """This dialect's names for fields of a :class:`Request`, where they differ."""
@@ -72,7 +94,7 @@ NAMES = {"schema": "response_format.json_schema.schema"}
 
 @frozen
 class Chat:
-    """A chat body, read: an :class:`~.shapes.Exchange`.
+    """A chat body, read: an :class:`~.shapes.ParsedBody`.
 
     ``usage``: whether a stream ends with a usage chunk of its own (true), carries usage on its
     finish chunk (``None``, unasked) or not at all (false).
@@ -80,7 +102,7 @@ class Chat:
 
     request: Request
     ignored: tuple[str, ...]
-    head: Head
+    envelope: ChatEnvelope
     usage: bool | None
 
     @property
@@ -90,15 +112,15 @@ class Chat:
 
     def stream(self) -> ChatStream:
         """A renderer for the streamed answer."""
-        return ChatStream(self.head, self.request.n, self.usage)
+        return ChatStream(self.envelope, self.request.n, self.usage)
 
-    def whole(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+    def complete(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
         """The body of the whole answer."""
-        return whole(self.head, answers)
+        return complete_body(self.envelope, answers)
 
     def refusal(self, failure: Failure) -> tuple[int, dict[str, Any]]:
-        """Status and body of a failure before anything of the answer was sent."""
-        return failure.status, error(named(failure, NAMES))
+        """Status and body of a failure from before anything of the answer was sent."""
+        return failure.status, error(with_client_names(failure, NAMES))
 
 
 def read(value: Any, ident: str, now: int) -> Chat:
@@ -111,13 +133,13 @@ def read(value: Any, ident: str, now: int) -> Chat:
     system, messages = read_messages(body)
     if "audio" in body.strings("modalities"):
         raise body.refuse("modalities", "no audio here")
-    ignored = given(body, FIELDS)
+    ignored = ignored_fields(body, FIELDS)
     body.number("presence_penalty", -2, 2)
     body.number("frequency_penalty", -2, 2)
     legacy = "functions" in body and not body.raw("tools")
-    tools = _tools(body, legacy, ignored)
+    tools, custom = _tools(body, legacy, ignored)
     tools, choice = _choice(body, tools, legacy)
-    stream = body.flag("stream")
+    stream, level = body.flag("stream"), tier(body, ignored)
     return Chat(
         request=Request(
             model=model,
@@ -131,25 +153,32 @@ def read(value: Any, ident: str, now: int) -> Chat:
             top_p=body.number("top_p", 0, 1),
             effort=effort(body, "reasoning_effort"),
             schema=_schema(body),
-            n=body.whole("n", 1, 128) or 1,
+            n=body.integer("n", 1, 128) or 1,
             stream=stream,
+            tier=level,
         ),
         ignored=tuple(ignored),
-        head=Head(f"chatcmpl-{ident}", now, model, legacy),
+        envelope=ChatEnvelope(f"chatcmpl-{ident}", now, model, legacy, custom, level),
         usage=usage_wanted(body),
     )
 
 
-def _tools(body: Fields, legacy: bool, ignored: list[str]) -> tuple[Tool, ...]:
+def _tools(
+    body: Fields, legacy: bool, ignored: list[str]
+) -> tuple[tuple[Tool, ...], frozenset[str]]:
+    """The tools, and the names of the custom ones."""
     tools: dict[str, Tool] = {}
+    custom: list[str] = []
     for entry in body.objects("functions" if legacy else "tools"):
         if legacy:
-            function = entry
+            add_tool(tools, entry, ignored)
+        elif entry.choice("type", _KINDS, "function") == "custom":
+            tool = entry.object("custom")
+            add_custom_tool(tools, tool, ignored, grammar_of(tool, nested=True))
+            custom.append(tool.text("name"))
         else:
-            entry.choice("type", ("function",), "function")
-            function = entry.object("function")
-        add_tool(tools, function, ignored)
-    return tuple(tools.values())
+            add_tool(tools, entry.object("function"), ignored)
+    return tuple(tools.values()), frozenset(custom)
 
 
 def _choice(
@@ -166,12 +195,15 @@ def _choice(
         mode = body.choice(key, ("none", "auto") if legacy else ("none", "auto", "required"))
         return tools, ToolChoice(MODES[mode], parallel=parallel)
     choice = body.object(key)
-    if not legacy and choice.choice("type", ("function", "allowed_tools")) == "allowed_tools":
-        allowed = choice.object("allowed_tools")
-        names = [entry.object("function").text("name") for entry in allowed.objects("tools")]
+    if legacy:
+        return tools, named_tool(tools, choice, parallel)
+    kind = choice.choice("type", (*_KINDS, "allowed_tools"))
+    if kind == "allowed_tools":
+        allowed = choice.object(kind)
+        entries = allowed.objects("tools")
+        names = [e.object(e.choice("type", _KINDS, "function")).text("name") for e in entries]
         return allowed_tools(tools, allowed, names, parallel)
-    function = choice if legacy else choice.object("function")
-    return tools, named_tool(tools, function, parallel)
+    return tools, named_tool(tools, choice.object(kind), parallel)
 
 
 def _schema(body: Fields) -> Mapping[str, Any] | None:

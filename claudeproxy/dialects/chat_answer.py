@@ -1,4 +1,4 @@
-"""Chat completions: events turned into chunks, or into one body."""
+"""Chat completions: turns events into chunks, or into one body."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from claudeproxy.messages import (
     TextDelta,
     Thinking,
     ThinkingDelta,
+    Tier,
     ToolUse,
     Usage,
-    plain_id,
+    normalise_tool_id,
 )
 
+from .custom_tools import InputReader, input_of
 from .shapes import error, sse
 
 FINISH_REASONS = {
@@ -36,26 +38,30 @@ FINISH_REASONS = {
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
 }
-"""Stop reasons of the wire; one that nobody knows yet is a ``stop``."""
+"""OpenAI's words for stop reasons of the API; any other one is a ``stop``."""
 
 
 @frozen
-class Head:
-    """What all chunks of an answer share. ``created``: epoch seconds; ``model``: as asked;
-    ``legacy``: calls are answered as ``function_call``."""
+class ChatEnvelope:
+    """What all chunks of an answer share. ``created``: epoch seconds; ``model``: as
+    requested; ``legacy``: calls are rendered as ``function_call``; ``custom``: the names of custom
+    tools; ``tier``: the ``service_tier``."""
 
     id: str
     created: int
     model: str
     legacy: bool = False
+    custom: frozenset[str] = frozenset()
+    tier: Tier | None = None
 
     def object(self, kind: str, **rest: Any) -> dict[str, Any]:
-        """The outer object of the kind that OpenAI calls so (``chat.completion`` …)."""
+        """The outermost object, of OpenAI's type ``kind`` (``chat.completion`` …)."""
         return {
             "id": self.id,
             "object": kind,
             "created": self.created,
             "model": self.model,
+            **({} if self.tier is None else {"service_tier": self.tier}),
             **rest,
         }
 
@@ -63,17 +69,17 @@ class Head:
 class ChatStream:
     """Renders the events of all ``n`` answers into one SSE body."""
 
-    def __init__(self, head: Head, n: int, usage: bool | None) -> None:
+    def __init__(self, envelope: ChatEnvelope, n: int, usage: bool | None) -> None:
         """``usage``: see :class:`~.chat.Chat`."""
-        self._head = head
-        self._choices = [_Choice(index, head.legacy) for index in range(n)]
+        self._envelope = envelope
+        self._choices = [_Choice(index, envelope) for index in range(n)]
         self._open = n
         self._usage = usage
         self._total = Usage()
 
     def render(self, index: int, events: Sequence[Event]) -> bytes:
-        """The SSE bytes for a burst of events of answer ``index``; after the last one's end,
-        the end of the stream."""
+        """The SSE bytes for a burst of events of answer ``index``, with the end of the stream when
+        the last answer has ended."""
         out: list[bytes] = []
         choice = self._choices[index]
         for event in events:
@@ -91,18 +97,20 @@ class ChatStream:
         if self.ended and out:
             if self._usage and not isinstance(event, Failure):
                 usage = usage_object([self._total])
-                out.append(sse(self._head.object("chat.completion.chunk", choices=[], usage=usage)))
+                out.append(
+                    sse(self._envelope.object("chat.completion.chunk", choices=[], usage=usage))
+                )
             if not isinstance(event, Failure):
                 out.append(b"data: [DONE]\n\n")
         return b"".join(out)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the stream has ended."""
         return self._open == 0
 
     def _chunk(self, choice: dict[str, Any], last: bool = False) -> bytes:
-        chunk = self._head.object("chat.completion.chunk", choices=[choice])
+        chunk = self._envelope.object("chat.completion.chunk", choices=[choice])
         if self._usage:
             chunk["usage"] = None
         elif last and self._usage is None:
@@ -113,10 +121,12 @@ class ChatStream:
 class _Choice:
     """One of the answers of a stream."""
 
-    def __init__(self, index: int, legacy: bool) -> None:
+    def __init__(self, index: int, envelope: ChatEnvelope) -> None:
         self._index = index
-        self._legacy = legacy
+        self._legacy = envelope.legacy
+        self._custom = envelope.custom
         self._calls: dict[int, int] = {}
+        self._inputs: dict[int, InputReader] = {}
         self._written: set[int] = set()
 
     def deltas(self, event: Event) -> Sequence[dict[str, Any]]:
@@ -127,27 +137,41 @@ class _Choice:
         if isinstance(event, ArgumentsDelta):
             if not event.json or event.index not in self._calls:
                 return ()
+            if event.index in self._inputs:
+                return self._input(event.index, self._inputs[event.index].feed(event.json))
             self._written.add(event.index)
             return (self._call(event.index, {"arguments": event.json}),)
         if isinstance(event, Started):
             return ({"role": "assistant", "content": ""},)
         if isinstance(event, BlockStarted) and isinstance(event.block, ToolUse):
             self._calls[event.index] = len(self._calls)
-            function = {"name": event.block.name, "arguments": ""}
-            return (self._call(event.index, function, plain_id(event.block.id)),)
+            name, ident = event.block.name, normalise_tool_id(event.block.id)
+            if name in self._custom:
+                self._inputs[event.index] = InputReader()
+                return (self._call(event.index, {"name": name, "input": ""}, ident, "custom"),)
+            return (self._call(event.index, {"name": name, "arguments": ""}, ident),)
+        if isinstance(event, BlockStopped) and event.index in self._inputs:
+            return self._input(event.index, self._inputs[event.index].finish())
         if isinstance(event, BlockStopped) and event.index in self._calls.keys() - self._written:
             return (self._call(event.index, {"arguments": "{}"}),)
         return ()
 
+    def _input(self, block: int, text: str) -> Sequence[dict[str, Any]]:
+        return (self._call(block, {"input": text}, kind="custom"),) if text else ()
+
     def _call(
-        self, block: int, function: dict[str, str], identifier: str | None = None
+        self,
+        block: int,
+        function: dict[str, str],
+        identifier: str | None = None,
+        kind: str = "function",
     ) -> dict[str, Any]:
         if self._legacy:
             return {"function_call": function}
         call: dict[str, Any] = {"index": self._calls[block]}
         if identifier is not None:
-            call.update(id=identifier, type="function")
-        call["function"] = function
+            call.update(id=identifier, type=kind)
+        call[kind] = function
         return {"tool_calls": [call]}
 
     def finish(self, event: Finished) -> str:
@@ -158,21 +182,23 @@ class _Choice:
 
 
 def finish_reason(stop_reason: str, legacy: bool = False) -> str:
-    """OpenAI's word for a stop reason of the wire."""
+    """OpenAI's word for a stop reason of the API."""
     reason = FINISH_REASONS.get(stop_reason, "stop")
     return "function_call" if legacy and reason == "tool_calls" else reason
 
 
-def whole(head: Head, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+def complete_body(
+    envelope: ChatEnvelope, answers: Sequence[tuple[Assembly, Finished]]
+) -> dict[str, Any]:
     """The body of a completion that is not streamed."""
-    return head.object(
+    return envelope.object(
         "chat.completion",
         choices=[
             {
                 "index": index,
-                "message": _message(assembly, head.legacy),
+                "message": _message(assembly, envelope),
                 "logprobs": None,
-                "finish_reason": finish_reason(finished.stop_reason, head.legacy),
+                "finish_reason": finish_reason(finished.stop_reason, envelope.legacy),
             }
             for index, (assembly, finished) in enumerate(answers)
         ],
@@ -180,7 +206,7 @@ def whole(head: Head, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str,
     )
 
 
-def _message(assembly: Assembly, legacy: bool) -> dict[str, Any]:
+def _message(assembly: Assembly, envelope: ChatEnvelope) -> dict[str, Any]:
     text, thinking = "", ""
     calls: list[dict[str, Any]] = []
     for index, block in assembly.indexed():
@@ -189,8 +215,7 @@ def _message(assembly: Assembly, legacy: bool) -> dict[str, Any]:
         elif isinstance(block, Thinking):
             thinking += block.thinking
         elif isinstance(block, ToolUse):
-            function = {"name": block.name, "arguments": assembly.arguments(index) or "{}"}
-            calls.append({"id": plain_id(block.id), "type": "function", "function": function})
+            calls.append(_call(block, assembly.arguments(index), envelope))
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text if text or not calls else None,
@@ -198,15 +223,25 @@ def _message(assembly: Assembly, legacy: bool) -> dict[str, Any]:
     }
     if thinking:
         message["reasoning_content"] = thinking
-    if calls and legacy:
+    if calls and envelope.legacy:
         message["function_call"] = calls[0]["function"]
     elif calls:
         message["tool_calls"] = calls
     return message
 
 
+def _call(block: ToolUse, arguments: str, envelope: ChatEnvelope) -> dict[str, Any]:
+    call: dict[str, Any] = {"id": normalise_tool_id(block.id)}
+    if block.name in envelope.custom:
+        custom = {"name": block.name, "input": input_of(arguments)}
+        return {**call, "type": "custom", "custom": custom}
+    function = {"name": block.name, "arguments": arguments or "{}"}
+    return {**call, "type": "function", "function": function}
+
+
 def usage_object(usages: Sequence[Usage]) -> dict[str, Any]:
-    """OpenAI's usage, summed; ``prompt_tokens`` includes what was read from or written to cache."""
+    """The sum in OpenAI's shape; ``prompt_tokens`` includes tokens read from or written to
+    cache."""
     total = sum(usages, Usage())
     return {
         "prompt_tokens": total.prompt_tokens,

@@ -1,4 +1,4 @@
-"""Chat completions: the ``messages`` of a body, turned into a conversation."""
+"""Chat completions: turns the ``messages`` of a body into a conversation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from claudeproxy.messages import (
     Text,
     ToolResult,
     ToolUse,
-    parse_arguments,
 )
 
 from .conversation import Conversation
+from .custom_tools import INPUT
 from .fields import Fields, check_text
 from .media import document, image
 
@@ -24,7 +24,7 @@ from .media import document, image
 def read_messages(body: Fields) -> tuple[tuple[str, ...], tuple[Message, ...]]:
     """System prompt parts and conversation of a chat body.
 
-    :raises FailureError: 400 naming the message and field at fault.
+    :raises FailureError: 400 that names the message and the field at fault.
     """
     if not body.raw("messages"):
         raise body.refuse("messages", "must be a list of at least one message")
@@ -47,7 +47,7 @@ def _user(said: Conversation, message: Fields) -> None:
     content = _content(message, ("text", "image_url", "file"))
     if "name" in message and content:
         content.insert(0, Text(f"{message.text('name')}:"))
-    said.messages.append(Message("user", tuple(content)))
+    said.say("user", content, message.path)
 
 
 def _assistant(said: Conversation, message: Fields) -> None:
@@ -57,17 +57,21 @@ def _assistant(said: Conversation, message: Fields) -> None:
     elif "refusal" in message:
         content.append(Text(message.text("refusal")))
     for call in message.objects("tool_calls"):
-        call.choice("type", ("function",), "function")
+        if call.choice("type", ("function", "custom"), "function") == "custom":
+            tool = call.object("custom")
+            text = {INPUT: tool.text("input")}
+            content.append(said.call(call.text("id"), tool.text("name"), text, call.at("id")))
+            continue
         function = call.object("function")
         content.append(_call(said, call.text("id"), function, call.at("id")))
     if "function_call" in message and "tool_calls" not in message:
         function = message.object("function_call")
         content.append(_call(said, function.text("name"), function, function.at("name")))
-    said.messages.append(Message("assistant", tuple(content)))
+    said.say("assistant", content, message.path)
 
 
 def _call(said: Conversation, given: str, function: Fields, path: str) -> ToolUse:
-    arguments = parse_arguments(function.text("arguments", ""))
+    arguments = said.arguments(function)
     return said.call(given, function.text("name"), arguments, path)
 
 
@@ -86,7 +90,7 @@ def _result(said: Conversation, message: Fields, key: str) -> None:
         for part in _content(message, ("text", "image_url", "file"))
         if isinstance(part, (Text, Image, Document))
     )
-    said.messages.append(Message("user", (ToolResult(call, parts),)))
+    said.say("user", (ToolResult(call, parts),), message.path)
 
 
 def _content(message: Fields, kinds: tuple[str, ...]) -> list[Block]:

@@ -1,6 +1,6 @@
-"""What is posted to the chat route: chat completions, or a Responses body to be answered as one.
+"""Bodies of the chat route: chat completions, or a Responses body to be answered like one.
 
-Cursor posts the latter (``input`` and no ``messages``) to any OpenAI base URL.
+Cursor posts the latter (``input`` without ``messages``) to any OpenAI base URL.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import chat, responses
-from .chat_answer import Head
+from .chat_answer import ChatEnvelope
 from .fields import Fields
 from .shared import usage_wanted
 
@@ -21,5 +21,6 @@ def read(value: Any, ident: str, now: int) -> chat.Chat:
     if not isinstance(value, dict) or "messages" in value or "input" not in value:
         return chat.read(value, ident, now)
     body = responses.read(value, ident, now)
-    head = Head(f"chatcmpl-{ident}", now, body.request.model)
-    return chat.Chat(body.request, body.ignored, head, usage_wanted(Fields(value)))
+    custom = frozenset(body.envelope.custom)
+    envelope = ChatEnvelope(f"chatcmpl-{ident}", now, body.request.model, custom=custom)
+    return chat.Chat(body.request, body.ignored, envelope, usage_wanted(Fields(value)))

@@ -1,11 +1,12 @@
-"""Legacy completions: a body turned into one :class:`Request` a prompt, events into chunks.
+"""Legacy completions: turns a body into a :class:`Request` for each prompt, and events into chunks.
 
-A prompt is a conversation of one user message: the model answers it rather than continuing it.
+Each prompt becomes a conversation of one user message, which the model answers rather than
+continues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
@@ -23,34 +24,45 @@ from claudeproxy.messages import (
     Usage,
 )
 
-from .chat_answer import Head, finish_reason, usage_object
+from .chat_answer import ChatEnvelope, finish_reason, usage_object
 from .fields import Fields, check_text
-from .shapes import error, named, sse
-from .shared import given, limit, model_name, usage_wanted
+from .policies import (
+    HONOURED,
+    IGNORED,
+    REFUSED,
+    SILENT,
+    TEMPERATURE,
+    TOP_P,
+    Policies,
+    Policy,
+    ignored_fields,
+)
+from .shapes import error, sse, with_client_names
+from .shared import limit, model_name, usage_wanted
 
-FIELDS: Mapping[str, str] = {
-    "model": "honoured",
-    "prompt": "honoured: a string or a list of strings; tokens are refused",
-    "echo": "honoured",
-    "n": "honoured, up to 128 answers in all",
-    "max_tokens": "honoured; without it the model's own limit holds, not 16; 0 is ignored and "
-    "named",
-    "stop": "honoured: any number",
-    "temperature": "honoured up to 1 where thinking can be switched off, else ignored and named",
-    "top_p": "honoured as temperature is; beside a temperature it is ignored and named",
-    "stream": "honoured",
-    "stream_options": "honoured: include_usage",
-    "best_of": "ignored",
-    "frequency_penalty": "ignored",
-    "logit_bias": "ignored",
-    "logprobs": "ignored",
-    "presence_penalty": "ignored",
-    "seed": "ignored",
-    "suffix": "refused",
-    "user": "accepted silently",
+FIELDS: Policies = {
+    "model": Policy(HONOURED),
+    "prompt": Policy(HONOURED, "a string or a list of strings; tokens are refused"),
+    "echo": Policy(HONOURED),
+    "n": Policy(HONOURED, "up to 128 answers in all"),
+    "max_tokens": Policy(
+        HONOURED, "the model's own limit holds without it, not 16; 0 is ignored and named"
+    ),
+    "stop": Policy(HONOURED, "up to 1,000"),
+    "temperature": TEMPERATURE,
+    "top_p": TOP_P,
+    "stream": Policy(HONOURED),
+    "stream_options": Policy(HONOURED, "include_usage"),
+    "best_of": Policy(IGNORED),
+    "frequency_penalty": Policy(IGNORED),
+    "logit_bias": Policy(IGNORED),
+    "logprobs": Policy(IGNORED),
+    "presence_penalty": Policy(IGNORED),
+    "seed": Policy(IGNORED),
+    "suffix": Policy(REFUSED),
+    "user": Policy(SILENT),
 }
-"""What happens to each field of a body. *Ignored* fields are named in ``x-claudemax-ignored``;
-fields that are not here are accepted silently."""
+"""What becomes of each field of a body."""
 
 NAMES = {"messages": "prompt"}
 """This dialect's names for fields of a :class:`Request`, where they differ."""
@@ -60,37 +72,37 @@ MAX_ANSWERS = 128
 
 @frozen
 class Completions:
-    """A completions body, read: an :class:`~.shapes.Exchange`.
+    """A completions body, read: an :class:`~.shapes.ParsedBody`.
 
-    ``echoes``: what each answer's text begins with; ``usage``: see :class:`~.chat.Chat`.
+    ``echoes``: the beginning of each answer's text; ``usage``: see :class:`~.chat.Chat`.
     """
 
     requests: tuple[Request, ...]
     ignored: tuple[str, ...]
-    head: Head
+    envelope: ChatEnvelope
     echoes: tuple[str, ...]
     usage: bool | None
 
     def stream(self) -> CompletionStream:
         """A renderer for the streamed answers."""
-        return CompletionStream(self.head, self.echoes, self.usage)
+        return CompletionStream(self.envelope, self.echoes, self.usage)
 
-    def whole(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
-        """The body of the whole answers."""
+    def complete(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+        """The body of a reply that is not streamed."""
         choices = [
             _choice(index, echo + assembly.text(), finish_reason(end.stop_reason))
             for index, (echo, (assembly, end)) in enumerate(zip(self.echoes, answers, strict=True))
         ]
         usage = usage_object([end.usage for _, end in answers])
-        return self.head.object("text_completion", choices=choices, usage=usage)
+        return self.envelope.object("text_completion", choices=choices, usage=usage)
 
     def refusal(self, failure: Failure) -> tuple[int, dict[str, Any]]:
-        """Status and body of a failure before anything of the answers was sent."""
-        return failure.status, error(named(failure, NAMES))
+        """Status and body of a failure from before anything of the answers was sent."""
+        return failure.status, error(with_client_names(failure, NAMES))
 
 
 def read(value: Any, ident: str, now: int) -> Completions:
-    """Read a body; ``ident`` and ``now`` make the answer's id and time.
+    """Read a body; ``ident`` and ``now`` become the answer's id and time.
 
     :raises FailureError: 400 with the path of the field at fault.
     """
@@ -99,10 +111,10 @@ def read(value: Any, ident: str, now: int) -> Completions:
     if body.raw("suffix"):
         raise body.refuse("suffix", "text cannot be inserted before a suffix here")
     prompts = _prompts(body)
-    n = body.whole("n", 1, MAX_ANSWERS) or 1
+    n = body.integer("n", 1, MAX_ANSWERS) or 1
     if n * len(prompts) > MAX_ANSWERS:
         raise body.refuse("n", f"{len(prompts)} prompts make more than {MAX_ANSWERS} answers")
-    ignored = given(body, FIELDS)
+    ignored = ignored_fields(body, FIELDS)
     echoes = tuple(prompt for prompt in prompts for _ in range(n))
     tokens = limit(body, ("max_tokens",), ignored)
     requests = tuple(
@@ -121,7 +133,7 @@ def read(value: Any, ident: str, now: int) -> Completions:
     return Completions(
         requests=requests,
         ignored=tuple(ignored),
-        head=Head(f"cmpl-{ident}", now, model),
+        envelope=ChatEnvelope(f"cmpl-{ident}", now, model),
         echoes=echoes if body.flag("echo") else ("",) * len(echoes),
         usage=usage_wanted(body),
     )
@@ -147,22 +159,22 @@ def _prompts(body: Fields) -> tuple[str, ...]:
 class CompletionStream:
     """Renders the events of all answers into one SSE body."""
 
-    def __init__(self, head: Head, echoes: Sequence[str], usage: bool | None) -> None:
+    def __init__(self, envelope: ChatEnvelope, echoes: Sequence[str], usage: bool | None) -> None:
         """``usage``: see :class:`~.chat.Chat`."""
-        self._head = head
+        self._envelope = envelope
         self._echoes = echoes
         self._open = len(echoes)
         self._usage = usage
         self._total = Usage()
 
     def render(self, index: int, events: Sequence[Event]) -> bytes:
-        """The SSE bytes for a burst of events of answer ``index``; after the last one's end,
-        the end of the stream."""
+        """The SSE bytes for a burst of events of answer ``index``, with the end of the stream when
+        the last answer has ended."""
         return b"".join(out for event in events for out in self._event(index, event))
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the stream has ended."""
         return self._open == 0
 
     def _event(self, index: int, event: Event) -> list[bytes]:
@@ -172,7 +184,7 @@ class CompletionStream:
             return [self._chunk(_choice(index, event.text, None))]
         if isinstance(event, Failure):
             self._open = 0
-            return [sse(error(named(event, NAMES)))]
+            return [sse(error(with_client_names(event, NAMES)))]
         if not isinstance(event, Finished):
             return []
         self._total += event.usage
@@ -182,11 +194,11 @@ class CompletionStream:
             return out
         if self._usage:
             usage = usage_object([self._total])
-            out.append(sse(self._head.object("text_completion", choices=[], usage=usage)))
+            out.append(sse(self._envelope.object("text_completion", choices=[], usage=usage)))
         return [*out, b"data: [DONE]\n\n"]
 
     def _chunk(self, choice: dict[str, Any], last: bool = False) -> bytes:
-        chunk = self._head.object("text_completion", choices=[choice])
+        chunk = self._envelope.object("text_completion", choices=[choice])
         if self._usage:
             chunk["usage"] = None
         elif last and self._usage is None:

@@ -1,16 +1,33 @@
-"""A conversation as every dialect reads it: calls matched with results, ids kept unique."""
+"""Builds a conversation for any dialect: matches calls and results, keeps ids unique."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from attrs import define, field
 
-from claudeproxy.messages import FailureError, Message, Text, ToolUse, plain_id, upstream_id
+from claudeproxy.messages import (
+    MAX_VALUES,
+    Block,
+    FailureError,
+    Message,
+    Text,
+    ToolUse,
+    normalise_tool_id,
+    parse_arguments,
+    upstream_id,
+    values,
+)
+
+from .fields import Fields
+
+REMINDER = "<system-reminder>\n{}\n</system-reminder>"
+"""A system message within the conversation, as text in the user's turn. The CLI itself does this
+for models that accept none; it takes no system messages as such."""
 
 OPENING = "(The assistant speaks first.)"
-"""Stands before a conversation that begins with an assistant message: the API wants a user's."""
+"""Precedes a conversation that begins with an assistant message: the API wants a user's first."""
 
 
 @define
@@ -20,21 +37,57 @@ class Conversation:
     system: list[str] = field(factory=list)
     messages: list[Message] = field(factory=list)
     open_calls: dict[str, str] = field(factory=dict)
-    """Unanswered calls of the last assistant message: plain id to the id upstream gets."""
+    """The unanswered calls of the last assistant message: normalised id to upstream id."""
     used_ids: dict[str, int] = field(factory=dict)
-    """Ids upstream gets, and how often each was asked for."""
+    """The ids that go upstream, and how often each has been used."""
+    argument_values: int = 0
+    """How many JSON values are in the arguments of all calls that came as text."""
+    last: str = ""
+    """The path of the last message that is not blank."""
+
+    def say(self, role: Literal["user", "assistant"], content: Iterable[Block], path: str) -> None:
+        """The message at ``path``."""
+        message = Message(role, tuple(content))
+        self.messages.append(message)
+        if _speaks(message):
+            self.last = path
 
     def instruct(self, text: str) -> None:
-        """A part of the system prompt; blank ones count for nothing."""
-        if text.strip():
+        """Add a system message, unless it is blank.
+
+        Before the first message it becomes part of the system prompt. Later it keeps its place: in
+        the system prompt it would precede what it follows, and a changed system prompt costs the
+        cached prefix of the whole conversation.
+        """
+        if not text.strip():
+            return
+        if self.messages:
+            self.messages.append(Message("user", (Text(REMINDER.format(text)),)))
+        else:
             self.system.append(text)
 
+    def arguments(self, function: Fields) -> Mapping[str, Any]:
+        """The ``arguments`` of a call, which are JSON in a string.
+
+        :raises FailureError: when those of all calls together hold too many values.
+        """
+        text = function.text("arguments", "")
+        self.argument_values += values(text.encode(errors="surrogatepass"))
+        if self.argument_values > MAX_VALUES:
+            path = function.at("arguments")
+            raise FailureError.invalid(
+                f"{path}: the arguments of all calls hold more than {MAX_VALUES:,} JSON values",
+                path,
+            )
+        return parse_arguments(text)
+
     def call(self, given: str, name: str, arguments: Mapping[str, Any], path: str) -> ToolUse:
-        """An assistant's call under the client's id ``given``, which stands at ``path``."""
-        plain = plain_id(given) or "call"
+        """The upstream id for a call with the client's id ``given``, which stands at ``path``."""
+        plain = normalise_tool_id(given) or "call"
         if plain in self.open_calls:
             raise FailureError.invalid(f"{path}: {given!r} is used twice", path)
-        # Some clients count anew in every message; upstream wants each id once in a conversation.
+        # Some clients number the calls of each message from the start; the upstream wants each id
+        # once in a conversation.
         first = own = upstream_id(plain)
         while own in self.used_ids:
             self.used_ids[first] += 1
@@ -44,8 +97,9 @@ class Conversation:
         return ToolUse(own, name, arguments)
 
     def answered(self, given: str, path: str) -> str:
-        """The id upstream knows of the open call that the client's id ``given`` answers."""
-        call = self.open_calls.pop(plain_id(given) or "call", None)
+        """The upstream id of the open call with the client's id ``given``, which is answered
+        now."""
+        call = self.open_calls.pop(normalise_tool_id(given) or "call", None)
         if call is None:
             raise FailureError.invalid(f"{path}: answers no open tool call ({given!r})", path)
         return call
@@ -61,14 +115,14 @@ class Conversation:
             )
 
     def closed(self, field: str) -> tuple[tuple[str, ...], tuple[Message, ...]]:
-        """System prompt parts and messages, fit to be answered; ``field`` of the body held them.
+        """The parts of the system prompt, and the messages; ``field`` of the body held them.
 
         :raises FailureError: when there is nothing to answer.
         """
         self.settle(field)
         system, messages = tuple(self.system), self.messages
         if not messages:
-            # Instructions alone: they are all the model has to answer.
+            # There are only instructions, so the model has to answer these.
             messages = [Message("user", tuple(Text(instruction) for instruction in system))]
             system = ()
         messages = [message for message in messages if _speaks(message)]
@@ -78,7 +132,10 @@ class Conversation:
             messages.insert(0, Message("user", (Text(OPENING),)))
         if messages[-1].role == "assistant":
             raise FailureError.invalid(
-                f"{field}: the last message must not be the assistant's", field
+                f"{self.last}: the last message is the assistant's: the Claude CLI cannot have an "
+                "answer begun for it (prefill), and models since 4.6 refuse that; end with a "
+                "user message",
+                self.last,
             )
         return system, tuple(messages)
 

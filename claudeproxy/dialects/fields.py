@@ -1,4 +1,4 @@
-"""Reads a client's JSON field by field, and names the field when it is not what it should be."""
+"""Reads a client's JSON field by field; an error names the field at fault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Fields:
     """A JSON object together with its path in the body (``messages[0].content[1]``)."""
 
     def __init__(self, value: Any, path: str = "") -> None:
-        """:raises FailureError: when ``value`` is no object."""
+        """:raises FailureError: when ``value`` is not an object."""
         if not isinstance(value, dict):
             where = path or "the body"
             raise FailureError.invalid(f"{where} must be an object", path or None)
@@ -36,11 +36,11 @@ class Fields:
         return self._value.get(name)
 
     def refuse(self, name: str, message: str, code: str | None = None) -> FailureError:
-        """The error that blames the field ``name``."""
+        """The error for the field ``name``."""
         return FailureError.invalid(f"{self.at(name)}: {message}", self.at(name), code)
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A string; without a default it is required."""
+        """A string, which is required if there is no default."""
         value = self._value.get(name)
         if value is None:
             if default is None:
@@ -67,15 +67,15 @@ class Fields:
             raise self.refuse(name, "must be true or false")
         return value
 
-    def whole(self, name: str, least: int, most: int | None = None) -> int | None:
-        """A whole number within bounds, or ``None`` when absent."""
+    def integer(self, name: str, least: int, most: int | None = None) -> int | None:
+        """An integer within bounds, or ``None`` when absent."""
         value = self._value.get(name)
         if value is None:
             return None
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.refuse(name, "must be a whole number")
+            raise self.refuse(name, "must be an integer")
         if value < least or (most is not None and value > most):
             bounds = f"at least {least}" if most is None else f"between {least} and {most}"
             raise self.refuse(name, f"must be {bounds}")
@@ -123,7 +123,7 @@ class Fields:
 
 
 def check_text(value: str, path: str) -> None:
-    """:raises FailureError: for text that is no Unicode text (half of a surrogate pair)."""
+    """:raises FailureError: for text that is not Unicode (half of a surrogate pair)."""
     try:
         value.encode()
     except UnicodeEncodeError:

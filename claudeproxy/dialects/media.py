@@ -1,4 +1,4 @@
-"""Images and files as the OpenAI dialects carry them, turned into content blocks."""
+"""Turns images and files of the OpenAI dialects into content blocks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)((?:;[\w.+=-]+)*),", re.ASCII)
 
 
 def image(url: str, path: str) -> Image:
-    """The image behind a ``data:`` URL, or an ``http(s)`` URL as it is, for upstream to fetch.
+    """The image in a ``data:`` URL, or an ``http(s)`` URL as it is, for the upstream to fetch.
 
-    :raises FailureError: naming ``path``, for anything else.
+    :raises FailureError: 400 that names ``path``, for anything else.
     """
     if url.startswith(("http://", "https://")):
         return Image({"type": "url", "url": url})
     kind, data = _data_url(url, path)
     if kind not in IMAGE_TYPES:
-        raise FailureError.invalid(f"{path}: {kind} is none of {', '.join(IMAGE_TYPES)}", path)
+        raise FailureError.invalid(f"{path}: {kind} is not one of {', '.join(IMAGE_TYPES)}", path)
     return Image({"type": "base64", "media_type": kind, "data": data})
 
 
 def document(data: str, name: str | None, path: str) -> Document:
     """A PDF or a text file from ``file_data``: a ``data:`` URL, or bare base64 of a PDF.
 
-    :raises FailureError: naming ``path``, for anything else.
+    :raises FailureError: 400 that names ``path``, for anything else.
     """
     if data.startswith("data:"):
         kind, encoded = _data_url(data, path)
@@ -58,7 +58,7 @@ def _data_url(url: str, path: str) -> tuple[str, str]:
 def check_base64(data: str, path: str) -> bytes:
     """The bytes that ``data`` encodes.
 
-    :raises FailureError: naming ``path``, when it is no base64 or empty.
+    :raises FailureError: 400 that names ``path``, when it is not base64 or empty.
     """
     try:
         decoded = base64.b64decode(data, validate=True)

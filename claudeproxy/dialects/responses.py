@@ -1,9 +1,10 @@
-"""Responses: a body turned into a :class:`Request`. ``responses_answer`` is the way back."""
+"""Responses: turns a body into a :class:`Request`. ``responses_answer`` renders the answer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from attrs import frozen
@@ -13,123 +14,150 @@ from claudeproxy.messages import (
     Effort,
     Failure,
     Finished,
+    Kind,
     Request,
-    Tool,
-    ToolChoice,
 )
 
+from .estimate import tokens
 from .fields import Fields
-from .responses_answer import NAMES, Head, echo, whole
+from .policies import (
+    ECHOED,
+    HONOURED,
+    IGNORED,
+    LIMIT,
+    REFUSED,
+    SCHEMAS,
+    SILENT,
+    TEMPERATURE,
+    TIER,
+    TOOL_CHOICE,
+    TOOLS,
+    TOP_P,
+    VALIDATED,
+    Policies,
+    Policy,
+    ignored_fields,
+)
+from .responses_answer import NAMES, ResponseEnvelope, complete_body, echo
 from .responses_input import Item, Past, read_input
 from .responses_stream import ResponsesStream
-from .shapes import error, named
+from .responses_tools import read_choice, read_tools
+from .shapes import error, with_client_names
 from .shared import (
-    MODES,
-    add_tool,
-    allowed_tools,
     effort,
-    given,
     json_schema,
     limit,
     model_name,
-    named_tool,
-    note,
+    tier,
 )
 
-FIELDS: Mapping[str, str] = {
-    "model": "honoured",
-    "input": "honoured: text, images, files (data or URL), function calls and their outputs; "
-    "reasoning of earlier turns is left out, as the CLI leaves it out; items of tools that cannot "
-    "run here are left out and named",
-    "instructions": "honoured",
-    "previous_response_id": "honoured, for stored responses",
-    "store": "honoured: true unless given; with --no-store ignored and named",
-    "tools": "honoured: functions (`strict` is ignored and named); all others are left out and "
-    "named",
-    "tool_choice": "honoured: none, auto, required, a function, allowed_tools",
-    "parallel_tool_calls": "honoured",
-    "text": "honoured: format text, json_object, json_schema, which the daemon validates; "
-    "`verbosity` is ignored and named",
-    "reasoning": "honoured: effort (the model's nearest level that is not higher); thinking is "
-    "always summarised in full, whatever `summary` says",
-    "max_output_tokens": "honoured; 0 is ignored and named",
-    "temperature": "honoured up to 1 where thinking can be switched off, else ignored and named",
-    "top_p": "honoured as temperature is; beside a temperature it is ignored and named",
-    "stream": "honoured",
-    "metadata": "echoed",
-    "truncation": "disabled is honoured; auto is ignored and named",
-    "include": "ignored",
-    "service_tier": "ignored",
-    "top_logprobs": "ignored",
-    "max_tool_calls": "ignored",
-    "moderation": "ignored",
-    "context_management": "ignored",
-    "access_programs": "ignored",
-    "background": "refused",
-    "conversation": "refused",
-    "prompt": "refused",
-    "stream_options": "accepted silently",
-    "user": "accepted silently",
-    "prompt_cache_key": "accepted silently",
-    "prompt_cache_options": "accepted silently",
-    "prompt_cache_retention": "accepted silently",
-    "safety_identifier": "accepted silently",
+FIELDS: Policies = {
+    "model": Policy(HONOURED),
+    "input": Policy(
+        HONOURED,
+        "text, images, files (data or URL), calls of functions and custom tools and their outputs; "
+        "a system or developer message after the first message keeps its place, as a "
+        "`<system-reminder>` text in the user's turn; a last message of the assistant is refused; "
+        "reasoning of earlier turns is left out, as the CLI leaves it out; items of tools that "
+        "cannot run here are left out and named",
+    ),
+    "instructions": Policy(HONOURED),
+    "previous_response_id": Policy(HONOURED, "for stored responses"),
+    "store": Policy(HONOURED, "true unless given; with --no-store ignored and named"),
+    "tools": Policy(HONOURED, f"{TOOLS}; {SCHEMAS}; all others are left out and named"),
+    "tool_choice": TOOL_CHOICE,
+    "parallel_tool_calls": Policy(HONOURED),
+    "text": Policy(
+        HONOURED,
+        f"format text, json_object, json_schema; {VALIDATED}; `verbosity` is ignored and named",
+    ),
+    "reasoning": Policy(
+        HONOURED,
+        "effort (the model's nearest level that is not higher); thinking is "
+        "always summarised in full, whatever `summary` says",
+    ),
+    "max_output_tokens": LIMIT,
+    "temperature": TEMPERATURE,
+    "top_p": TOP_P,
+    "stream": Policy(HONOURED),
+    "metadata": Policy(ECHOED),
+    "truncation": Policy(HONOURED, "disabled; auto is ignored and named"),
+    "include": Policy(IGNORED),
+    "service_tier": TIER,
+    "top_logprobs": Policy(IGNORED),
+    "max_tool_calls": Policy(IGNORED),
+    "moderation": Policy(IGNORED),
+    "context_management": Policy(IGNORED),
+    "access_programs": Policy(IGNORED),
+    "background": Policy(REFUSED),
+    "conversation": Policy(REFUSED),
+    "prompt": Policy(REFUSED),
+    "stream_options": Policy(SILENT),
+    "user": Policy(SILENT),
+    "prompt_cache_key": Policy(SILENT),
+    "prompt_cache_options": Policy(SILENT),
+    "prompt_cache_retention": Policy(SILENT),
+    "safety_identifier": Policy(SILENT),
 }
-"""What happens to each field of a body. *Ignored* fields are named in ``x-claudemax-ignored``;
-fields that are not here are accepted silently."""
+"""What becomes of each field of a body."""
 
 _REFUSED = {
     "background": "there are no background responses here",
     "conversation": "there are no stored conversations here; use previous_response_id",
     "prompt": "there are no stored prompts here",
 }
-_KIND = re.compile(r"\w{1,64}", re.ASCII)
-_ITEM_ID = re.compile(r"(?:msg|rs|fc)_([0-9A-Za-z]+)x\d+")
+_ITEM_ID = re.compile(r"(?:msg|rs|fc|ctc)_([0-9A-Za-z]+)x\d+")
 
 
 @frozen
 class Responses:
-    """A Responses body, read: an :class:`~.shapes.Exchange`.
+    """A Responses body, read: an :class:`~.shapes.ParsedBody`.
 
     ``items``: its own input; ``keep``: whether the response is to be stored after ``previous``.
     """
 
     request: Request
     ignored: tuple[str, ...]
-    head: Head
+    envelope: ResponseEnvelope
     items: tuple[Item, ...]
     keep: bool
     previous: str | None
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """What is asked: one request."""
+        """The one request of the body."""
         return (self.request,)
 
     def stream(self) -> ResponsesStream:
         """A renderer for the streamed response."""
-        return ResponsesStream(self.head)
+        return ResponsesStream(self.envelope)
 
-    def whole(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
-        """The response object; for a streamed answer, the one its last event carries."""
-        return whole(self.head, *answers[0])
+    def complete(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+        """The response object; for a streamed answer, that of its last event."""
+        return complete_body(self.envelope, *answers[0])
 
     def refusal(self, failure: Failure) -> tuple[int, dict[str, Any]]:
-        """Status and body of a failure before anything of the answer was sent."""
-        return failure.status, error(named(failure, NAMES))
+        """Status and body of a failure from before anything of the answer was sent."""
+        return refusal(failure)
+
+
+def refusal(failure: Failure) -> tuple[int, dict[str, Any]]:
+    """Status and body of a failure; an unknown model is a 400, as at OpenAI."""
+    status = 400 if failure.kind is Kind.MODEL_NOT_FOUND else failure.status
+    return status, error(with_client_names(failure, NAMES))
 
 
 @frozen
 class References:
-    """What of the store a body refers to: the response it goes on from, and the responses whose
-    items it names."""
+    """The stored responses that a body refers to: the one it continues, and those whose items it
+    names."""
 
     previous: str | None
     responses: frozenset[str]
 
 
 def references(value: Any) -> References:
-    """What :func:`read` has to be told of the store; nothing when ``value`` makes no sense."""
+    """What :func:`read` needs from the store; nothing if ``value`` is malformed."""
     body = value if isinstance(value, dict) else {}
     previous, items = body.get("previous_response_id"), body.get("input")
     wanted = [
@@ -144,9 +172,16 @@ def references(value: Any) -> References:
     )
 
 
-def read(value: Any, ident: str, now: int, past: Past | None = None) -> Responses:
-    """Read a body; ``ident`` and ``now`` make the response's ids and time. ``past``: what the
-    store knows of its :func:`references`; ``None`` when there is no store.
+def read(
+    value: Any,
+    ident: str,
+    now: int,
+    past: Past | None = None,
+    clock: Callable[[], int] | None = None,
+) -> Responses:
+    """Read a body; ``ident`` and ``now`` become the response's ids and time. ``past``: what is
+    stored of its :func:`references`; ``None`` without a store. ``clock``: returns the epoch
+    seconds, and is called when the response is completed.
 
     :raises FailureError: 400 with the path of the field at fault.
     """
@@ -155,7 +190,7 @@ def read(value: Any, ident: str, now: int, past: Past | None = None) -> Response
     for name, why in _REFUSED.items():
         if body.raw(name):
             raise body.refuse(name, why)
-    ignored = given(body, FIELDS)
+    ignored = ignored_fields(body, FIELDS)
     if body.choice("truncation", ("auto", "disabled"), "disabled") == "auto":
         ignored.append("truncation")
     previous = body.text("previous_response_id", "") or None
@@ -167,7 +202,8 @@ def read(value: Any, ident: str, now: int, past: Past | None = None) -> Response
     else:
         keep = body.flag("store", True)
     said = read_input(body, past, ignored)
-    tools, choice = _choice(body, _tools(body, ignored))
+    tools, custom = read_tools(body, ignored)
+    tools, choice = read_choice(body, tools)
     level, schema = _effort(body), _schema(body, ignored)
     request = Request(
         model=model,
@@ -181,44 +217,25 @@ def read(value: Any, ident: str, now: int, past: Past | None = None) -> Response
         effort=level,
         schema=schema,
         stream=body.flag("stream"),
+        tier=tier(body, ignored),
     )
-    head = Head(ident, now, echo(body, request, keep, previous))
-    return Responses(request, tuple(ignored), head, said.items, keep, previous)
+    repeated = echo(body, request, custom, keep, previous)
+    envelope = ResponseEnvelope(ident, now, repeated, custom.keys(), cache(clock or (lambda: now)))
+    return Responses(request, tuple(ignored), envelope, said.items, keep, previous)
 
 
-def _tools(body: Fields, ignored: list[str]) -> tuple[Tool, ...]:
-    tools: dict[str, Tool] = {}
-    for entry in body.objects("tools"):
-        kind = entry.text("type")
-        if kind == "function":
-            # Some clients (Cursor) send the chat format's nested object.
-            function = entry.object("function") if "function" in entry else entry
-            add_tool(tools, function, ignored)
-        elif _KIND.fullmatch(kind):
-            note(ignored, f"tools.{kind}")
-        else:
-            raise entry.refuse("type", "must be a word")
-    return tuple(tools.values())
+def count(value: Any, past: Past | None = None) -> tuple[str | None, int]:
+    """The model that an ``input_tokens`` body names, if any, and an **estimate** of its tokens:
+    see :func:`.estimate.tokens`. ``past``: as for :func:`read`.
 
-
-def _choice(body: Fields, tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], ToolChoice]:
-    parallel = body.flag("parallel_tool_calls", True)
-    value = body.raw("tool_choice")
-    if value is None:
-        return tools, ToolChoice(parallel=parallel)
-    if isinstance(value, str):
-        mode = body.choice("tool_choice", tuple(MODES))
-        if mode == "required" and not tools:
-            raise body.refuse("tool_choice", "there is no tool here that could be called")
-        return tools, ToolChoice(MODES[mode], parallel=parallel)
-    choice = body.object("tool_choice")
-    if choice.text("type") == "allowed_tools":
-        names = [entry.text("name", "") for entry in choice.objects("tools")]
-        return allowed_tools(tools, choice, names, parallel)
-    if choice.text("type") != "function":
-        raise choice.refuse("type", "only functions can be called here")
-    function = choice.object("function") if "function" in choice else choice
-    return tools, named_tool(tools, function, parallel)
+    :raises FailureError: 400 with the path of the field at fault.
+    """
+    body = Fields(value)
+    model = body.text("model", "") or None
+    read({**value, "model": model or "any"}, "", 0, past)
+    history = list(past.history or ()) if past is not None else []
+    counted = {name: body.raw(name) for name in ("instructions", "tools", "input")}
+    return model, tokens({**counted, "history": history or None})
 
 
 def _effort(body: Fields) -> Effort | None:
@@ -239,6 +256,9 @@ def _schema(body: Fields, ignored: list[str]) -> Mapping[str, Any] | None:
     if "format" not in text:
         return None
     form = text.object("format")
+    form.text("name", "")
+    form.text("description", "")
+    form.flag("strict")
     kind = form.choice("type", ("text", "json_object", "json_schema"))
     if kind == "json_schema":
         return json_schema(form)

@@ -1,11 +1,11 @@
-"""Responses: the response object and its items, made of an answer.
+"""Responses: turns an answer into the response object and its items.
 
 Shapes: openai-python's ``types/responses`` and the OpenAPI document 2.3.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -17,11 +17,13 @@ from claudeproxy.messages import (
     Request,
     Text,
     Thinking,
+    Tool,
     ToolUse,
     Usage,
-    plain_id,
+    normalise_tool_id,
 )
 
+from .custom_tools import Custom, input_of
 from .fields import Fields
 
 NAMES = {"messages": "input", "schema": "text.format.schema"}
@@ -32,17 +34,20 @@ INCOMPLETE = {
     "model_context_window_exceeded": "max_output_tokens",
     "refusal": "content_filter",
 }
-"""Stop reasons of the wire that leave a response incomplete, and its reason then."""
+"""The stop reasons of the API that make a response incomplete, and its reason for that."""
 
 
 @frozen
-class Head:
-    """``ident``: what all ids of the answer are made of; ``created``: epoch seconds; ``echo``:
-    the fields of the response that only repeat the request."""
+class ResponseEnvelope:
+    """``ident``: the part that all ids of the answer share; ``created``: epoch seconds; ``echo``:
+    the fields of the response that only repeat the request; ``custom``: the names of its custom
+    tools; ``completed``: returns the epoch second in which it was first called, at the end."""
 
     ident: str
     created: int
     echo: Mapping[str, Any]
+    custom: Collection[str]
+    completed: Callable[[], int]
 
     def response(self, status: str, output: Sequence[Any] = (), **changes: Any) -> dict[str, Any]:
         """The response object."""
@@ -60,20 +65,27 @@ class Head:
             **changes,
         }
 
+    def item(self, place: int, block: Block) -> Item:
+        """A new item at ``place`` of the output, for ``block``."""
+        custom = isinstance(block, ToolUse) and block.name in self.custom
+        return Item(self.ident, place, block, custom)
+
     def finished(self, end: Finished, output: Sequence[Any]) -> dict[str, Any]:
-        """The response object of an answer that came to its end."""
+        """The response object of an answer that has ended."""
         usage = usage_object(end.usage)
         reason = INCOMPLETE.get(end.stop_reason)
         if reason is None:
-            return self.response("completed", output, usage=usage)
+            at = self.completed()
+            return self.response("completed", output, usage=usage, completed_at=at)
         details = {"reason": reason}
         return self.response("incomplete", output, usage=usage, incomplete_details=details)
 
 
-def echo(body: Fields, request: Request, keep: bool, previous: str | None) -> dict[str, Any]:
-    """The fields of a response that repeat the request, with what is in effect."""
+def echo(
+    body: Fields, request: Request, custom: Custom, keep: bool, previous: str | None
+) -> dict[str, Any]:
+    """The fields of a response that repeat the request, with the values in effect."""
     reasoning = body.raw("reasoning") or {}
-    text = body.raw("text") or {}
     return {
         "background": False,
         "frequency_penalty": 0,
@@ -88,21 +100,12 @@ def echo(body: Fields, request: Request, keep: bool, previous: str | None) -> di
         "prompt_cache_key": body.raw("prompt_cache_key"),
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
         "safety_identifier": body.raw("safety_identifier"),
-        "service_tier": "default",
+        "service_tier": request.tier,
         "store": keep,
         "temperature": 1.0 if request.temperature is None else request.temperature,
-        "text": {"format": text.get("format") or {"type": "text"}},
+        "text": {"format": _format(body)},
         "tool_choice": body.raw("tool_choice") or "auto",
-        "tools": [
-            {
-                "type": "function",
-                "name": tool.name,
-                "description": tool.description or None,
-                "parameters": dict(tool.parameters),
-                "strict": False,
-            }
-            for tool in request.tools
-        ],
+        "tools": [custom.get(tool.name) or _function(tool) for tool in request.tools],
         "top_logprobs": 0,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": "disabled",
@@ -110,38 +113,64 @@ def echo(body: Fields, request: Request, keep: bool, previous: str | None) -> di
     }
 
 
+def _format(body: Fields) -> dict[str, Any]:
+    """``text.format`` with all its fields."""
+    form = (body.raw("text") or {}).get("format") or {}
+    kind = form.get("type", "text")
+    if kind != "json_schema":
+        return {"type": kind}
+    return {
+        "type": kind,
+        "description": form.get("description"),
+        "name": form.get("name") or "response",
+        "schema": form["schema"],
+        "strict": form.get("strict") is True,
+    }
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description or None,
+        "parameters": dict(tool.parameters),
+        "strict": False,
+    }
+
+
 @define
 class Item:
-    """An output item while it is written; ``place`` is its index in the output."""
+    """An output item while it is written; ``place`` is its index in the output; ``custom``: it is
+    the call of a custom tool."""
 
     ident: str
     place: int
     block: Block
+    custom: bool
     parts: list[str] = field(factory=list)
 
     @property
     def id(self) -> str:
-        """``msg_…``, ``rs_…`` or ``fc_…``; :func:`response_of` finds the response in it."""
-        kind = {Text: "msg", Thinking: "rs", ToolUse: "fc"}[type(self.block)]
+        """``msg_…``, ``rs_…``, ``fc_…`` or ``ctc_…``; ``references`` finds the response in it."""
+        call = "ctc" if self.custom else "fc"
+        kind = {Text: "msg", Thinking: "rs", ToolUse: call}[type(self.block)]
         return f"{kind}_{self.ident}x{self.place}"
 
     @property
     def written(self) -> str:
-        """The text so far; the arguments of a call that has none are ``{}`` once it is whole."""
+        """The text so far; the arguments of a complete call without any are ``{}``."""
         return "".join(self.parts)
 
     def value(self, status: str) -> dict[str, Any]:
-        """The item; ``in_progress`` it is empty."""
+        """The item, which is empty while ``in_progress``."""
         text = self.written if status != "in_progress" else ""
         if isinstance(self.block, ToolUse):
-            return {
-                "id": self.id,
-                "type": "function_call",
-                "status": status,
-                "call_id": plain_id(self.block.id),
-                "name": self.block.name,
-                "arguments": text if text or status == "in_progress" else "{}",
-            }
+            call = {"call_id": normalise_tool_id(self.block.id), "name": self.block.name}
+            if self.custom:
+                kind = "custom_tool_call"
+                return {"id": self.id, "type": kind, "status": status, **call, "input": text}
+            call["arguments"] = text if text or status == "in_progress" else "{}"
+            return {"id": self.id, "type": "function_call", "status": status, **call}
         if isinstance(self.block, Thinking):
             summary = [{"type": "summary_text", "text": text}] if text else []
             return {"id": self.id, "type": "reasoning", "summary": summary}
@@ -155,16 +184,18 @@ class Item:
         }
 
 
-def whole(head: Head, assembly: Assembly, end: Finished) -> dict[str, Any]:
+def complete_body(envelope: ResponseEnvelope, assembly: Assembly, end: Finished) -> dict[str, Any]:
     """The response object of an answer that is not streamed."""
     blocks = assembly.indexed()
     output = []
     for place, (index, block) in enumerate(blocks):
         last = place == len(blocks) - 1
-        item = Item(head.ident, place, block, [_written(assembly, index, block)])
+        item = envelope.item(place, block)
+        text = _written(assembly, index, block)
+        item.parts.append(input_of(text) if item.custom else text)
         cut = last and end.stop_reason in INCOMPLETE
         output.append(item.value("incomplete" if cut else "completed"))
-    return head.finished(end, output)
+    return envelope.finished(end, output)
 
 
 def _written(assembly: Assembly, index: int, block: Block) -> str:
@@ -179,7 +210,7 @@ def output_text(text: str) -> dict[str, Any]:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Usage in this dialect's words; the input includes what was read from or written to cache."""
+    """The usage in this dialect; the input includes tokens read from or written to cache."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {

@@ -1,4 +1,4 @@
-"""Responses: ``instructions`` and ``input``, turned into a conversation."""
+"""Responses: turns ``instructions`` and ``input`` into a conversation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from claudeproxy.messages import (
     Message,
     Text,
     ToolResult,
-    parse_arguments,
 )
 
 from .conversation import Conversation
+from .custom_tools import INPUT
 from .fields import Fields, check_text
 from .media import document, image
 from .shared import note
@@ -31,17 +31,17 @@ ELSEWHERE = frozenset(
     f"{tool}{end}"
     for tool in (
         "web_search_call file_search_call computer_call code_interpreter_call local_shell_call "
-        "shell_call apply_patch_call image_generation_call custom_tool_call tool_search_call "
+        "shell_call apply_patch_call image_generation_call tool_search tool_search_call "
         "mcp_call mcp_list_tools mcp_approval_request mcp_approval_response compaction"
     ).split()
     for end in ("", "_output")
 )
-"""Items about tools that cannot run here: left out of the conversation, and named as ignored."""
+"""Items of tools that cannot run here: they are left out, and named as ignored."""
 
 
 @frozen
 class Past:
-    """What is stored of earlier responses, as far as a body refers to it.
+    """What is stored of the responses that a body refers to.
 
     ``history``: all items before this body's input, ``None`` when ``previous_response_id`` is
     unknown. ``items``: items by their id, for ``item_reference``.
@@ -63,7 +63,8 @@ class Input:
 def read_input(body: Fields, past: Past, ignored: list[str]) -> Input:
     """The conversation of a body.
 
-    :raises FailureError: 400 naming the item and field at fault, 404 for an unknown reference.
+    :raises FailureError: 400 that names the item and the field at fault, 404 for an unknown
+        reference.
     """
     said = Conversation()
     said.instruct(body.text("instructions", ""))
@@ -116,20 +117,21 @@ def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
     if kind == "message":
         said.settle(item.path)
         _message(said, item)
-    elif kind == "function_call":
+    elif kind in ("function_call", "custom_tool_call"):
         if said.messages and said.messages[-1].role == "user":
             said.settle(item.path)
-        arguments = parse_arguments(item.text("arguments", ""))
+        custom = kind == "custom_tool_call"
+        arguments = {INPUT: item.text("input")} if custom else said.arguments(item)
         call = said.call(item.text("call_id"), item.text("name"), arguments, item.at("call_id"))
-        said.messages.append(Message("assistant", (call,)))
-    elif kind == "function_call_output":
+        said.say("assistant", (call,), item.path)
+    elif kind in ("function_call_output", "custom_tool_call_output"):
         call_id = said.answered(item.text("call_id"), item.at("call_id"))
         parts = tuple(
             part
             for part in _content(item, "output", ("input_text", "input_image", "input_file"))
             if isinstance(part, (Text, Image, Document))
         )
-        said.messages.append(Message("user", (ToolResult(call_id, parts),)))
+        said.say("user", (ToolResult(call_id, parts),), item.path)
     elif kind in ELSEWHERE:
         note(ignored, f"input.{kind}")
     elif kind != "reasoning":
@@ -140,10 +142,10 @@ def _message(said: Conversation, item: Fields) -> None:
     role = item.choice("role", ("user", "assistant", "system", "developer"))
     if role == "assistant":
         content = _content(item, "content", ("output_text", "input_text", "text", "refusal"))
-        said.messages.append(Message("assistant", tuple(content)))
+        said.say("assistant", content, item.path)
     elif role == "user":
         kinds = ("input_text", "input_image", "input_file", "output_text", "text")
-        said.messages.append(Message("user", tuple(_content(item, "content", kinds))))
+        said.say("user", _content(item, "content", kinds), item.path)
     else:
         for block in _content(item, "content", ("input_text", "text")):
             if isinstance(block, Text):

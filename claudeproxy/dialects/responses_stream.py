@@ -1,4 +1,4 @@
-"""Responses: events turned into those of a response."""
+"""Responses: turns events into those of a streamed response."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from claudeproxy.messages import (
     ToolUse,
 )
 
-from .responses_answer import INCOMPLETE, NAMES, Head, Item, output_text
-from .shapes import error, named, sse
+from .custom_tools import InputReader
+from .responses_answer import INCOMPLETE, NAMES, Item, ResponseEnvelope, output_text
+from .shapes import error, sse, with_client_names
 
 _CODES = {
     Kind.RATE_LIMIT: "rate_limit_exceeded",
     Kind.PLAN_LIMIT: "rate_limit_exceeded",
+    Kind.BILLING: "insufficient_quota",
     Kind.CONTEXT_LENGTH: "context_length_exceeded",
     Kind.INVALID: "invalid_prompt",
     Kind.OVERLOADED: "server_is_overloaded",
@@ -36,14 +38,15 @@ _CODES = {
 class ResponsesStream:
     """Renders the events of an answer into those of a response.
 
-    An item is closed only when the next begins or the answer ends: whether it is complete, the
-    answer's stop reason tells.
+    An item is closed only when the next one begins or the answer ends: whether it is complete,
+    depends on the stop reason of the answer.
     """
 
-    def __init__(self, head: Head) -> None:
-        self._head = head
+    def __init__(self, envelope: ResponseEnvelope) -> None:
+        self._envelope = envelope
         self._sequence = 0
         self._item: Item | None = None
+        self._input = InputReader()
         self._output: list[dict[str, Any]] = []
         self._begun = False
         self._ended = False
@@ -54,14 +57,16 @@ class ResponsesStream:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the stream has ended."""
         return self._ended
 
     def _event(self, event: Event) -> Iterator[bytes]:
         if not self._begun:
             self._begun = True
-            yield self._send("response.created", response=self._head.response("in_progress"))
-            yield self._send("response.in_progress", response=self._head.response("in_progress"))
+            yield self._send("response.created", response=self._envelope.response("in_progress"))
+            yield self._send(
+                "response.in_progress", response=self._envelope.response("in_progress")
+            )
         if isinstance(event, BlockStarted):
             yield from self._close("completed")
             yield from self._open(event.block)
@@ -70,7 +75,7 @@ class ResponsesStream:
         elif isinstance(event, Finished):
             cut = event.stop_reason in INCOMPLETE
             yield from self._close("incomplete" if cut else "completed")
-            response = self._head.finished(event, self._output)
+            response = self._envelope.finished(event, self._output)
             self._ended = True
             yield self._send(f"response.{response['status']}", response=response)
         elif isinstance(event, Failure):
@@ -78,7 +83,8 @@ class ResponsesStream:
             yield from self._failed(event)
 
     def _open(self, block: Block) -> Iterator[bytes]:
-        self._item = item = Item(self._head.ident, len(self._output), block)
+        self._item = item = self._envelope.item(len(self._output), block)
+        self._input = InputReader()
         value = item.value("in_progress")
         yield self._send("response.output_item.added", output_index=item.place, item=value)
         if isinstance(block, Text):
@@ -94,6 +100,8 @@ class ResponsesStream:
             yield from self._text("output_text", event.text, content_index=0, logprobs=[])
         elif isinstance(event, ThinkingDelta):
             yield from self._thought(event.thinking)
+        elif self._item is not None and self._item.custom:
+            yield from self._text("custom_tool_call_input", self._input.feed(event.json))
         else:
             yield from self._text("function_call_arguments", event.json)
 
@@ -113,9 +121,13 @@ class ResponsesStream:
         item = self._item
         if item is None:
             return
+        if item.custom:
+            yield from self._text("custom_tool_call_input", self._input.finish())
         value = item.value(status)
         text = item.written
-        if isinstance(item.block, ToolUse):
+        if item.custom:
+            yield self._of_item("response.custom_tool_call_input.done", input=text)
+        elif isinstance(item.block, ToolUse):
             done = {"name": item.block.name, "arguments": value["arguments"]}
             yield self._of_item("response.function_call_arguments.done", **done)
         elif isinstance(item.block, Text):
@@ -133,12 +145,12 @@ class ResponsesStream:
         self._item = None
 
     def _failed(self, failure: Failure) -> Iterator[bytes]:
-        # `response.failed` alone raises in no OpenAI SDK, and an `error` event alone is not read
-        # by clients of their own making (Codex): so both.
-        why = named(failure, NAMES)
+        # Both are needed: OpenAI's SDKs do not raise for `response.failed` alone, and other clients
+        # (Codex) do not read an `error` event.
+        why = with_client_names(failure, NAMES)
         code = failure.code or _CODES.get(failure.kind, "server_error")
         reason = {"code": code, "message": failure.message}
-        response = self._head.response("failed", self._output, error=reason)
+        response = self._envelope.response("failed", self._output, error=reason)
         yield self._send("response.failed", response=response)
         yield self._send("error", **reason, param=why.param, **error(why))
 

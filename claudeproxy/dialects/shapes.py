@@ -1,4 +1,4 @@
-"""What the web room asks of every dialect; OpenAI's error object; the server-sent event."""
+"""What every dialect provides to ``web``; OpenAI's error object; server-sent events."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from claudeproxy.messages import Assembly, Event, Failure, Finished, Kind, Reque
 
 _TYPES = {
     Kind.AUTHENTICATION: "authentication_error",
+    Kind.BILLING: "insufficient_quota",
     Kind.PERMISSION: "permission_error",
     Kind.RATE_LIMIT: "rate_limit_error",
     Kind.PLAN_LIMIT: "rate_limit_error",
@@ -22,49 +23,52 @@ _TYPES = {
 }
 
 
-_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for every delta
+_json = json.JSONEncoder(
+    separators=(",", ":")
+).encode  # json.dumps would create one for every delta
 
 
 class Stream(Protocol):
-    """The way back of a streamed answer."""
+    """Renders a streamed answer."""
 
     def render(self, index: int, events: Sequence[Event]) -> bytes:
         """The bytes for a burst of events of answer ``index``."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the stream has ended."""
 
 
-class Exchange(Protocol):
-    """A body that a dialect has read, and the ways back from it.
+class ParsedBody(Protocol):
+    """A body that a dialect has read, and how its answers are rendered.
 
-    A dialect is a function ``read(body, ident, now) -> Exchange``: ``ident`` is a fresh unique
+    A dialect is a function ``read(body, ident, now) -> ParsedBody``: ``ident`` is a fresh unique
     string of letters and digits for the answer's id, ``now`` epoch seconds. It raises
     ``FailureError`` with a 400 that names the field at fault.
     """
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """What is asked; several where the body holds several prompts, alike but for these. The
-        answers are counted through all of them."""
+        """The requests of the body: several, which differ only in their prompts, if it holds
+        several prompts. Their answers are numbered through all of them."""
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Fields of the body that have no effect, by their names in this dialect."""
+        """Fields of the body without effect, by their names in this dialect."""
 
     def stream(self) -> Stream:
         """A renderer for a streamed answer."""
 
-    def whole(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
+    def complete(self, answers: Sequence[tuple[Assembly, Finished]]) -> dict[str, Any]:
+        """The body of a reply that is not streamed."""
 
     def refusal(self, failure: Failure) -> tuple[int, dict[str, Any]]:
-        """Status and body of a failure before anything of the answer was sent."""
+        """Status and body of a failure from before anything of the answer was sent."""
 
 
-def named(failure: Failure, names: Mapping[str, str]) -> Failure:
-    """``failure`` with its ``param``, a field of :class:`Request`, in the words of a dialect."""
+def with_client_names(failure: Failure, names: Mapping[str, str]) -> Failure:
+    """``failure`` with the client's name of its ``param``, if that is a field of :class:`Request`;
+    ``names``: those that differ in the dialect."""
     if failure.param is None:
         return failure
     return evolve(failure, param=names.get(failure.param, failure.param))

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from claudeproxy.messages import Effort, Tool, ToolChoice
+from claudeproxy.messages import Effort, Tier, Tool, ToolChoice, tool_schema
 
 from .fields import Fields
 
-EFFORTS: Mapping[str, Effort] = {
+OPENAI_EFFORTS: Mapping[str, Effort] = {
     "none": "none",
     "minimal": "low",
     "low": "low",
@@ -19,10 +19,10 @@ EFFORTS: Mapping[str, Effort] = {
     "xhigh": "xhigh",
     "max": "max",
 }
-"""OpenAI's reasoning efforts."""
+"""OpenAI's reasoning efforts, and ours for them."""
 
 MODES: Mapping[str, Any] = {"none": "none", "auto": "auto", "required": "any"}
-"""OpenAI's words for a tool choice."""
+"""OpenAI's tool choices, and ours for them."""
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
@@ -38,12 +38,8 @@ def model_name(body: Fields) -> str:
 def add_tool(
     tools: dict[str, Tool], function: Fields, ignored: list[str], schema: str = "parameters"
 ) -> None:
-    """Take in a tool; ``schema`` names the field with the JSON schema of its arguments."""
-    name = function.text("name")
-    if not _TOOL_NAME.fullmatch(name):
-        raise function.refuse("name", "must be 1 to 128 letters, digits, '_' or '-'")
-    if name in tools:
-        raise function.refuse("name", f"there are two tools called {name!r}")
+    """Add a tool; ``schema``: the name of the field with the JSON schema of its arguments."""
+    name = tool_name(tools, function)
     given = function.raw(schema)
     parameters = {} if given is None else given
     kind = Fields(parameters, function.at(schema)).raw("type")
@@ -52,24 +48,36 @@ def add_tool(
         raise function.refuse(where, "a tool's parameters must be of type 'object'")
     if function.flag("strict"):
         note(ignored, "tools.strict")
-    tools[name] = Tool(name, function.text("description", ""), parameters)
+    sent = tool_schema(parameters, function.at(schema))
+    tools[name] = Tool(name, function.text("description", ""), sent)
+
+
+def tool_name(tools: Mapping[str, Tool], function: Fields) -> str:
+    """The name of another tool, which must be new."""
+    name = function.text("name")
+    if not _TOOL_NAME.fullmatch(name):
+        raise function.refuse("name", "must be 1 to 128 letters, digits, '_' or '-'")
+    if name in tools:
+        raise function.refuse("name", f"there are two tools called {name!r}")
+    return name
 
 
 def named_tool(tools: Iterable[Tool], function: Fields, parallel: bool) -> ToolChoice:
     """The choice of the tool whose name ``function`` holds."""
     name = function.text("name")
     if all(tool.name != name for tool in tools):
-        raise function.refuse("name", f"none of the tools is called {name!r}")
+        raise function.refuse("name", f"there is no tool called {name!r}")
     return ToolChoice("tool", name, parallel)
 
 
 def allowed_tools(
     tools: Iterable[Tool], allowed: Fields, names: Sequence[str], parallel: bool
 ) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """OpenAI's ``allowed_tools``: those of the tools that are named, and whether one must be
+    """OpenAI's ``allowed_tools``: the tools that are named, and whether one of them must be
     called."""
     mode = allowed.choice("mode", ("auto", "required"), "auto")
-    chosen = tuple(tool for tool in tools if tool.name in names)
+    wanted = frozenset(names)
+    chosen = tuple(tool for tool in tools if tool.name in wanted)
     if not chosen:
         raise allowed.refuse("tools", "names none of the tools")
     return chosen, ToolChoice(MODES[mode], parallel=parallel)
@@ -77,13 +85,13 @@ def allowed_tools(
 
 def effort(body: Fields, name: str) -> Effort | None:
     """One of OpenAI's efforts, or ``None`` when absent."""
-    return EFFORTS[body.choice(name, tuple(EFFORTS))] if name in body else None
+    return OPENAI_EFFORTS[body.choice(name, tuple(OPENAI_EFFORTS))] if name in body else None
 
 
 def limit(body: Fields, names: Iterable[str], ignored: list[str]) -> int | None:
-    """The first limit of tokens that is given; SDKs' own suites send 0, which means none."""
+    """The first limit of tokens that is given. The test suites of SDKs send 0, which means none."""
     for name in names:
-        tokens = body.whole(name, 0)
+        tokens = body.integer(name, 0)
         if tokens:
             return tokens
         if tokens == 0:
@@ -100,7 +108,7 @@ def json_schema(holder: Fields) -> Mapping[str, Any]:
 
 
 def usage_wanted(body: Fields) -> bool | None:
-    """``stream_options.include_usage``; ``None`` when it is not given."""
+    """``stream_options.include_usage``; ``None`` if it is not given."""
     if "stream_options" not in body:
         return None
     options = body.object("stream_options")
@@ -108,15 +116,16 @@ def usage_wanted(body: Fields) -> bool | None:
 
 
 def note(ignored: list[str], name: str) -> None:
-    """Name an ignored field, once."""
+    """Add the name of an ignored field, unless it is there."""
     if name not in ignored:
         ignored.append(name)
 
 
-def given(body: Fields, fields: Mapping[str, str]) -> list[str]:
-    """The fields of ``body`` that the table ``fields`` says are ignored."""
-    return [
-        name
-        for name, policy in fields.items()
-        if policy.startswith("ignored") and body.raw(name) not in (None, False)
-    ]
+def tier(body: Fields, ignored: list[str]) -> Tier:
+    """The ``service_tier``; those of OpenAI's that make no difference here are ``default``."""
+    asked = body.choice(
+        "service_tier", ("auto", "default", "flex", "priority", "scale", "standard"), "auto"
+    )
+    if asked == "scale":
+        ignored.append("service_tier")
+    return "flex" if asked == "flex" else "priority" if asked == "priority" else "default"

@@ -22,6 +22,7 @@ from claudeproxy.messages import (
     Kind,
     Message,
     Request,
+    SearchResult,
     SignatureDelta,
     Started,
     Text,
@@ -33,6 +34,7 @@ from claudeproxy.messages import (
     ToolResult,
     ToolUse,
     Usage,
+    block_to_wire,
 )
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -54,10 +56,10 @@ def refused(**fields: Any) -> Failure:
 
 
 def test_a_plain_body() -> None:
-    exchange = asked()
+    parsed = asked()
     message = Message("user", (Text("Hi"),))
-    assert exchange.request == Request(model="opus", messages=(message,), max_tokens=4000)
-    assert exchange.ignored == ()
+    assert parsed.request == Request(model="opus", messages=(message,), max_tokens=4000)
+    assert parsed.ignored == ()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def test_a_conversation_of_blocks() -> None:
     image = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
-    exchange = asked(
+    parsed = asked(
         messages=[
             {
                 "role": "user",
@@ -157,8 +159,8 @@ def test_a_conversation_of_blocks() -> None:
             },
         ]
     )
-    assert exchange.ignored == ("citations",)
-    assert exchange.request.messages == (
+    assert parsed.ignored == ("citations",)
+    assert parsed.request.messages == (
         Message(
             "user",
             (
@@ -202,10 +204,80 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
     assert asked(**fields).ignored == ignored
 
 
+def test_what_a_search_found() -> None:
+    cited = {**FOUND, "citations": {"enabled": True}}
+    loaded = {"type": "tool_reference", "tool_name": "add"}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": [cited, loaded]}
+    parsed = asked(
+        messages=[
+            {"role": "user", "content": [FOUND, {"type": "text", "text": "Hi"}]},
+            CALL,
+            {"role": "user", "content": [result]},
+        ]
+    )
+    block = SearchResult("https://a.example/b", "B", ("b",))
+    first, _, last = parsed.request.messages
+    assert first == Message("user", (block, Text("Hi")))
+    assert last == Message("user", (ToolResult("c", (block, Text("Tool loaded: add"))),))
+    assert parsed.ignored == ("citations",)
+    assert block_to_wire(block) == FOUND
+
+
+def reminder(text: str) -> Text:
+    return Text(f"<system-reminder>\n{text}\n</system-reminder>")
+
+
+def test_a_system_message_keeps_its_place() -> None:
+    result = {"type": "tool_result", "tool_use_id": "c", "content": "r"}
+    parsed = asked(
+        system="one",
+        messages=[
+            {"role": "system", "content": "two"},
+            *HI,
+            {
+                "role": "system",
+                "content": [{"type": "text", "text": "three", **CACHED}],
+                "output_config": {"effort": "low"},
+            },
+            CALL,
+            {"role": "system", "content": "four"},
+            {"role": "user", "content": [result]},
+            {"role": "system", "content": " "},
+            {"role": "assistant", "content": "done"},
+            {
+                "role": "system",
+                "content": [
+                    {
+                        "type": "tool_addition",
+                        "tool": {"type": "tool_reference", "name": "add"},
+                    },
+                    {"type": "text", "text": "five"},
+                ],
+            },
+        ],
+    )
+    assert parsed.request.system == ("one", "two")
+    assert parsed.request.messages == (
+        Message("user", (Text("Hi"), reminder("three"))),
+        Message("assistant", (ToolUse("c", "a", {}),)),
+        Message("user", (ToolResult("c", (Text("r"),)), reminder("four"))),
+        Message("assistant", (Text("done"),)),
+        Message("user", (reminder("five"),)),
+    )
+    assert parsed.ignored == ("messages.output_config", "messages.tool_addition")
+
+
 def in_user(**block: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": [block]}]}
 
 
+FOUND = {
+    "type": "search_result",
+    "source": "https://a.example/b",
+    "title": "B",
+    "content": [{"type": "text", "text": "b"}],
+}
+SYSTEM_BLOCK = "messages[1].content[0]"
 CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "a", "input": {}}]}
 
 
@@ -217,14 +289,25 @@ CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name":
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": None}, "messages"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages"),
-        ({"messages": [*HI, {"role": "assistant", "content": "{"}]}, "messages"),
+        ({"messages": [*HI, {"role": "assistant", "content": "{"}]}, "messages[1]"),
+        (
+            {"messages": [*HI, {"role": "assistant", "content": "{"}, {**HI[0], "content": " "}]},
+            "messages[1]",
+        ),
+        ({"messages": [*HI, {"role": "system", "content": [{"type": "image"}]}]}, SYSTEM_BLOCK),
         ({"messages": [*HI, CALL]}, "messages"),
         ({"messages": [*HI, CALL, *HI]}, "messages[2]"),
         (in_user(type="server_tool_use"), "messages[0].content[0]"),
-        (in_user(type="search_result"), "messages[0].content[0]"),
+        (in_user(type="tool_reference", tool_name="x"), "messages[0].content[0]"),
+        (in_user(**{**FOUND, "source": None}), "messages[0].content[0].source"),
+        (in_user(**{**FOUND, "content": "x"}), "messages[0].content[0].content"),
+        (
+            in_user(**{**FOUND, "content": [{"type": "text", "text": " "}]}),
+            "messages[0].content[0].content",
+        ),
         (in_user(type="tool_result", tool_use_id="c"), "messages[0].content[0].tool_use_id"),
         (
             in_user(type="image", source={"type": "file", "file_id": "f"}),
@@ -296,8 +379,8 @@ USAGE = {
 }
 
 
-def rendered(exchange: anthropic.Messages, *events: Event) -> list[dict[str, Any]]:
-    stream = exchange.stream()
+def rendered(parsed: anthropic.Messages, *events: Event) -> list[dict[str, Any]]:
+    stream = parsed.stream()
     parts = stream.render(0, events).decode().removesuffix("\n\n").split("\n\n")
     assert stream.ended
     found = []
@@ -319,7 +402,7 @@ def blocks(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 DIRECT = {"type": "direct"}
 TEXT: list[tuple[Any, ...]] = [
-    ({"type": "text", "text": "", "citations": None}),
+    ({"type": "text", "text": "", "citations": []}),
     ({"type": "text_delta", "text": "Hello"}),
     None,
     ({"type": "tool_use", "id": "toolu_01", "name": "add", "input": {}, "caller": DIRECT}),
@@ -370,38 +453,38 @@ def test_thinking_that_was_not_asked_for_is_left_out() -> None:
 
 
 def test_omitted_thinking_keeps_its_signature() -> None:
-    exchange = asked(thinking={**THINK, "display": "omitted"})
-    assert blocks(rendered(exchange, *ANSWER, END))[:3] == [
+    parsed = asked(thinking={**THINK, "display": "omitted"})
+    assert blocks(rendered(parsed, *ANSWER, END))[:3] == [
         (0, {"type": "thinking", "thinking": "", "signature": ""}),
         (0, {"type": "signature_delta", "signature": "sig"}),
         (0, None),
     ]
 
 
-def whole(exchange: anthropic.Messages, end: Finished = END) -> dict[str, Any]:
+def complete(parsed: anthropic.Messages, end: Finished = END) -> dict[str, Any]:
     assembly = Assembly()
     for event in ANSWER:
         assembly.add(event)
-    return exchange.whole([(assembly, end)])
+    return parsed.complete([(assembly, end)])
 
 
 def test_a_whole_message() -> None:
-    text = {"type": "text", "text": "Hello", "citations": None}
+    text = {"type": "text", "text": "Hello", "citations": []}
     call = {"type": "tool_use", "id": "toolu_01", "name": "add", "input": {"a": 1}}
     call["caller"] = DIRECT
     thought = {"type": "thinking", "thinking": "hm", "signature": "sig"}
-    message = whole(asked(thinking=THINK))
+    message = complete(asked(thinking=THINK))
     assert message["content"] == [thought, text, call]
     assert (message["id"], message["stop_reason"]) == ("msg_abc", "tool_use")
     assert message["usage"] == USAGE
-    assert whole(asked())["content"] == [text, call]
-    omitted = whole(asked(thinking={**THINK, "display": "omitted"}))
+    assert complete(asked())["content"] == [text, call]
+    omitted = complete(asked(thinking={**THINK, "display": "omitted"}))
     assert omitted["content"][0] == {**thought, "thinking": ""}
 
 
 @pytest.mark.parametrize("reason", ["end_turn", "refusal", "pause_turn", "a_new_word"])
 def test_stop_reasons_pass_as_they_are(reason: str) -> None:
-    assert whole(asked(), Finished(reason, None, Usage()))["stop_reason"] == reason
+    assert complete(asked(), Finished(reason, None, Usage()))["stop_reason"] == reason
 
 
 def test_an_answer_that_was_cut_inside_a_block() -> None:

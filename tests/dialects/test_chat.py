@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from claudeproxy.dialects import chat
-from claudeproxy.dialects.chat_answer import ChatStream, Head, finish_reason, usage_object
+from claudeproxy.dialects.chat_answer import ChatEnvelope, ChatStream, finish_reason, usage_object
+from claudeproxy.dialects.policies import IGNORED
 from claudeproxy.dialects.shapes import error
 from claudeproxy.messages import (
     ArgumentsDelta,
@@ -17,6 +18,7 @@ from claudeproxy.messages import (
     BlockStopped,
     Event,
     Failure,
+    FailureError,
     Finished,
     Kind,
     Message,
@@ -33,7 +35,7 @@ from claudeproxy.messages import (
 )
 
 USER = {"role": "user", "content": "x"}
-HEAD = Head("chatcmpl-1", 5, "sonnet")
+ENVELOPE = ChatEnvelope("chatcmpl-1", 5, "sonnet")
 ANSWER: list[Event] = [
     Started("msg_1", "claude-sonnet-5-5", Usage(input_tokens=3, cache_read_tokens=4)),
     BlockStarted(0, Thinking("")),
@@ -66,7 +68,7 @@ def chunks(stream: ChatStream, events: list[Event]) -> list[Any]:
 
 
 def test_a_stream_chunk_by_chunk() -> None:
-    *sent, finish, done = chunks(ChatStream(HEAD, 1, None), ANSWER)
+    *sent, finish, done = chunks(ChatStream(ENVELOPE, 1, None), ANSWER)
     assert done == "[DONE]"
     deltas = [chunk["choices"][0]["delta"] for chunk in sent]
     assert deltas == [
@@ -113,14 +115,14 @@ def test_a_stream_chunk_by_chunk() -> None:
 
 def test_a_failure_ends_a_stream_without_done() -> None:
     failure = Failure(Kind.UPSTREAM, "it broke", 502)
-    (event,) = chunks(ChatStream(HEAD, 1, True), [failure])
+    (event,) = chunks(ChatStream(ENVELOPE, 1, True), [failure])
     assert event == {
         "error": {"message": "it broke", "type": "server_error", "param": None, "code": None}
     }
 
 
 def test_usage_is_summed_over_all_answers() -> None:
-    stream = ChatStream(HEAD, 2, True)
+    stream = ChatStream(ENVELOPE, 2, True)
     end = Finished("end_turn", None, Usage(input_tokens=10, output_tokens=2))
     assert b"[DONE]" not in stream.render(1, [end])
     assert not stream.ended
@@ -142,7 +144,7 @@ def test_a_whole_answer() -> None:
     asked = read()
     end = ANSWER[-1]
     assert isinstance(end, Finished)
-    body = asked.whole([(assembled(), end)])
+    body = asked.complete([(assembled(), end)])
     (choice,) = body["choices"]
     assert choice["message"] == {
         "role": "assistant",
@@ -208,12 +210,22 @@ def test_roles_and_calls() -> None:
             {"role": "user", "content": "and?", "name": "Ann"},
         ]
     )
-    assert asked.request.system == ("be", "brief")
+    assert asked.request.system == ("be",)
+    reminder = Text("<system-reminder>\nbrief\n</system-reminder>")
     assert asked.request.messages == (
-        Message("user", (Text("x"),)),
+        Message("user", (Text("x"), reminder)),
         Message("assistant", (Text("let me"), ToolUse("call9", "look", {"a": 1}))),
         Message("user", (ToolResult("call9", (Text("seen"),)), Text("Ann:"), Text("and?"))),
     )
+
+
+def test_the_last_message_is_not_the_assistants() -> None:
+    with pytest.raises(FailureError) as caught:
+        read(messages=[USER, {"role": "assistant", "content": "{"}])
+    assert caught.value.failure.param == "messages[1]"
+    assert "prefill" in caught.value.failure.message
+    asked = read(messages=[USER, {"role": "assistant"}])
+    assert asked.request.messages == (Message("user", (Text("x"),)),)
 
 
 def test_arguments_that_are_no_object_are_kept() -> None:
@@ -255,7 +267,7 @@ def test_every_ignored_field_is_named() -> None:
     fields = {
         name: {"logit_bias": {}, "modalities": ["text"], "prediction": {"a": 1}}.get(name, 1)
         for name, policy in chat.FIELDS.items()
-        if policy.startswith("ignored")
+        if policy.effect is IGNORED
     }
     assert set(read(**fields).ignored) == set(fields)
 
@@ -264,3 +276,19 @@ def test_every_ignored_field_is_named() -> None:
 def test_every_failure_has_all_four_keys(kind: Kind) -> None:
     rendered = error(Failure(kind, "m", 400))["error"]
     assert list(rendered) == ["message", "type", "param", "code"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "tier"),
+    [("auto", "default"), ("default", "default"), ("flex", "flex"), ("priority", "priority")],
+)
+def test_service_tier(asked: str, tier: str) -> None:
+    parsed = read(service_tier=asked)
+    assert (parsed.request.tier, parsed.ignored) == (tier, ())
+    assert parsed.complete([(Assembly(), ANSWER[-1])])["service_tier"] == tier  # type: ignore[list-item]
+
+
+def test_an_unknown_service_tier_is_refused() -> None:
+    with pytest.raises(FailureError) as refused:
+        read(service_tier="gold")
+    assert refused.value.failure.param == "service_tier"

@@ -41,8 +41,8 @@ def test_a_plain_body() -> None:
 
 
 def test_several_prompts_are_several_requests() -> None:
-    exchange = asked(prompt=["a", "b"], n=2, max_tokens=9, stop="x", temperature=0, top_p=1)
-    assert exchange.requests == tuple(
+    parsed = asked(prompt=["a", "b"], n=2, max_tokens=9, stop="x", temperature=0, top_p=1)
+    assert parsed.requests == tuple(
         Request(
             model="opus",
             messages=(Message("user", (Text(prompt),)),),
@@ -54,7 +54,7 @@ def test_several_prompts_are_several_requests() -> None:
         )
         for prompt in "ab"
     )
-    assert exchange.echoes == ("",) * 4
+    assert parsed.echoes == ("",) * 4
     assert asked(prompt=["a", "b"], n=2, echo=True).echoes == ("a", "a", "b", "b")
 
 
@@ -104,7 +104,7 @@ def assembly(*texts: str) -> Assembly:
 def test_whole_answers() -> None:
     cut = Finished("max_tokens", None, Usage(10, 5, 1))
     answers = [(assembly("Hel", "lo"), END), (assembly("You"), cut)]
-    body = asked(prompt=["a", "b"], echo=True).whole(answers)
+    body = asked(prompt=["a", "b"], echo=True).complete(answers)
     assert {name: body[name] for name in ("id", "object", "created", "model", "choices")} == {
         "id": "cmpl-abc",
         "object": "text_completion",
@@ -120,10 +120,10 @@ def test_whole_answers() -> None:
 
 
 def rendered(
-    exchange: completions.Completions, events: list[tuple[int, Event]]
+    parsed: completions.Completions, events: list[tuple[int, Event]]
 ) -> list[dict[str, Any]]:
     """The chunks of a stream, without what they share."""
-    stream = exchange.stream()
+    stream = parsed.stream()
     text = b"".join(stream.render(index, [event]) for index, event in events).decode()
     assert stream.ended
     chunks = [json.loads(part.removeprefix("data: ")) for part in text.split("\n\n")[:-2]]
@@ -166,8 +166,8 @@ def test_streams_of_several_answers() -> None:
 
 
 def test_usage_on_a_chunk_of_its_own() -> None:
-    exchange = asked(prompt=["a", "b"], stream=True, stream_options={"include_usage": True})
-    *chunks, last = rendered(exchange, EVENTS)
+    parsed = asked(prompt=["a", "b"], stream=True, stream_options={"include_usage": True})
+    *chunks, last = rendered(parsed, EVENTS)
     assert [chunk["usage"] for chunk in chunks] == [None] * 4
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == 30

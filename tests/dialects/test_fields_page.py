@@ -1,4 +1,4 @@
-"""``docs/fields.rst`` says what happens to every field, in the code's own words.
+"""``docs/fields.rst`` says what each field does, in the code's own words.
 
 Write it anew with ``CLAUDEMAX_WRITE_DOCS=1 make test ARGS=tests/dialects/test_fields_page.py``.
 """
@@ -21,9 +21,9 @@ TOP = """\
 Request fields
 ##############
 
-What happens to every field of a request. *Ignored* fields have no effect and are named in the
-reply's ``x-claudemax-ignored`` header, as is what the chosen model cannot honour. Fields that are
-not listed are accepted silently. This page is generated from the code.
+What each field of a request does. *Ignored* fields have no effect and are named in the reply's
+``x-claudemax-ignored`` header, as is what the chosen model cannot honour; that is what *named*
+means below. Fields that are not listed are accepted silently. This page is generated from the code.
 """
 
 
@@ -31,9 +31,14 @@ def page() -> str:
     out = [TOP]
     for title, fields in DIALECTS.items():
         out += ["", title, "=" * len(title), "", ".. list-table::", "   :header-rows: 1", ""]
-        rows = [("Field", "What happens"), *((f"``{n}``", p) for n, p in fields.items())]
-        for name, policy in rows:
-            out += [f"   * - {name}", f"     - {policy.replace('`', '``')}"]
+        out += ["   * - Field", "     - Effect", "     - Note"]
+        for name, policy in fields.items():
+            note = policy.note.replace("`", "``")
+            out += [
+                f"   * - ``{name}``",
+                f"     - {policy.effect.value}",
+                f"     - {note}".rstrip(),
+            ]
     return "\n".join(out) + "\n"
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from claudeproxy.dialects import chat_route, responses
-from claudeproxy.dialects.responses import References, read, references
+from claudeproxy.dialects.responses import References, count, read, references
 from claudeproxy.dialects.responses_input import Past
+from claudeproxy.dialects.responses_items import listed, page
 from claudeproxy.messages import (
     ArgumentsDelta,
     Assembly,
@@ -37,6 +38,7 @@ from claudeproxy.messages import (
 )
 
 ADD = {"type": "function", "name": "add", "parameters": {"type": "object"}}
+FORMAT = {"type": "json_schema", "name": "point", "schema": {"type": "object"}}
 PNG = "data:image/png;base64,iVBORw0KGgo="
 
 
@@ -56,11 +58,11 @@ def user(*texts: str) -> Message:
 
 
 def test_a_plain_body() -> None:
-    exchange = asked()
-    assert exchange.request == Request(model="opus", messages=(user("Hi"),))
-    assert exchange.ignored == ()
-    assert exchange.items == ({"type": "message", "role": "user", "content": "Hi"},)
-    assert exchange.keep
+    parsed = asked()
+    assert parsed.request == Request(model="opus", messages=(user("Hi"),))
+    assert parsed.ignored == ()
+    assert parsed.items == ({"type": "message", "role": "user", "content": "Hi"},)
+    assert parsed.keep
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def test_a_conversation_of_items() -> None:
-    exchange = asked(
+    parsed = asked(
         instructions="one",
         input=[
             {"role": "developer", "content": "two"},
@@ -146,6 +148,7 @@ def test_a_conversation_of_items() -> None:
             {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": '{"a": 1}'},
             {"type": "function_call", "call_id": "call_2", "name": "add", "arguments": ""},
             {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+            {"type": "tool_search_output", "call_id": "ts_1", "tools": [ADD]},
             {"type": "function_call_output", "call_id": "call2", "output": "two"},
             {
                 "type": "function_call_output",
@@ -155,9 +158,9 @@ def test_a_conversation_of_items() -> None:
             {"role": "user", "content": "go on"},
         ],
     )
-    assert exchange.request.system == ("one", "two")
-    assert exchange.ignored == ("input.web_search_call",)
-    assert exchange.request.messages == (
+    assert parsed.request.system == ("one", "two")
+    assert parsed.ignored == ("input.web_search_call", "input.tool_search_output")
+    assert parsed.request.messages == (
         Message(
             "user",
             (
@@ -194,7 +197,7 @@ def test_a_conversation_of_items() -> None:
         ({"truncation": "auto"}, ("truncation",)),
         ({"text": {"verbosity": "low"}}, ("text.verbosity",)),
         ({"max_output_tokens": 0}, ("max_output_tokens",)),
-        ({"service_tier": "auto", "top_logprobs": 2}, ("service_tier", "top_logprobs")),
+        ({"service_tier": "scale", "top_logprobs": 2}, ("top_logprobs", "service_tier")),
         ({"truncation": "disabled", "user": "me", "metadata": {"a": "b"}}, ()),
     ],
 )
@@ -233,7 +236,7 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
             },
             "input[0].content[0].file_url",
         ),
-        ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
+        ({"input": [{"role": "assistant", "content": "x"}]}, "input[0]"),
         (
             {"input": [{"type": "function_call", "call_id": "c", "name": "add", "arguments": ""}]},
             "input",
@@ -259,6 +262,9 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
         ({"reasoning": {"summary": "rhyme"}}, "reasoning.summary"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
+        ({"text": {"format": {**FORMAT, "name": 5}}}, "text.format.name"),
+        ({"text": {"format": {**FORMAT, "strict": "yes"}}}, "text.format.strict"),
+        ({"text": {"format": {**FORMAT, "description": {}}}}, "text.format.description"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
         ({"tools": [ADD, ADD]}, "tools[1].name"),
         ({"tools": [{"type": "a b\n"}]}, "tools[0].type"),
@@ -289,10 +295,10 @@ def test_an_unknown_previous_response() -> None:
 
 
 def test_without_a_store() -> None:
-    exchange = read({"model": "opus", "input": "Hi", "store": True}, "abc", 7, None)
-    assert (exchange.keep, exchange.ignored) == (False, ("store",))
+    parsed = read({"model": "opus", "input": "Hi", "store": True}, "abc", 7, None)
+    assert (parsed.keep, parsed.ignored) == (False, ("store",))
     assert not asked(store=False).keep
-    assert exchange.head.response("completed")["store"] is False
+    assert parsed.envelope.response("completed")["store"] is False
 
 
 def test_what_went_before_comes_first_and_references_are_resolved() -> None:
@@ -309,11 +315,24 @@ def test_what_went_before_comes_first_and_references_are_resolved() -> None:
             {"role": "user", "content": "five"},
         ],
     }
-    exchange = read(body, "abc", 7, past)
-    texts = [block.text for m in exchange.request.messages for block in m.content]  # type: ignore[union-attr]
+    parsed = read(body, "abc", 7, past)
+    texts = [block.text for m in parsed.request.messages for block in m.content]  # type: ignore[union-attr]
     assert texts == ["one", "two", "three", "four", "five"]
-    assert exchange.previous == "resp_1"
-    assert exchange.items[1] == {"type": "message", "role": "assistant", "content": "four"}
+    assert parsed.previous == "resp_1"
+    assert parsed.items[1] == {"type": "message", "role": "assistant", "content": "four"}
+
+
+def test_a_later_system_message_keeps_its_place() -> None:
+    past = Past(history=({"role": "developer", "content": "a"}, {"role": "user", "content": "b"}))
+    body = {
+        "model": "opus",
+        "instructions": "one",
+        "previous_response_id": "resp_1",
+        "input": [{"role": "system", "content": "c"}, {"role": "user", "content": "d"}],
+    }
+    request = read(body, "abc", 7, past).request
+    assert request.system == ("one", "a")
+    assert request.messages == (user("b", "<system-reminder>\nc\n</system-reminder>", "d"),)
 
 
 def test_references() -> None:
@@ -423,17 +442,17 @@ def test_the_events_of_a_response() -> None:
     }
 
 
-def whole(events: tuple[Event, ...], end: Finished) -> dict[str, Any]:
+def complete(events: tuple[Event, ...], end: Finished) -> dict[str, Any]:
     assembly = Assembly()
     for event in events:
         assembly.add(event)
-    return asked(tools=[ADD]).whole([(assembly, end)])
+    return asked(tools=[ADD]).complete([(assembly, end)])
 
 
 @pytest.mark.parametrize("reason", ["tool_use", "end_turn", "max_tokens", "refusal", "new_word"])
 def test_the_last_event_carries_the_whole_response(reason: str) -> None:
     end = Finished(reason, None, USAGE)
-    assert rendered(*ANSWER, end)[-1]["response"] == whole(ANSWER, end)
+    assert rendered(*ANSWER, end)[-1]["response"] == complete(ANSWER, end)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +495,7 @@ def test_empty_blocks() -> None:
     end = rendered(*events, Finished("tool_use", None, USAGE))[-1]["response"]
     assert end["output"][0]["summary"] == []
     assert end["output"][1]["arguments"] == "{}"
-    assert end == whole(events, Finished("tool_use", None, USAGE))
+    assert end == complete(events, Finished("tool_use", None, USAGE))
 
 
 def test_a_failure_on_the_way_is_told_twice() -> None:
@@ -513,7 +532,7 @@ def test_the_response_repeats_what_was_asked() -> None:
         tools=[ADD, {"type": "web_search"}],
         tool_choice="auto",
         max_output_tokens=9,
-    ).head.response("completed")
+    ).envelope.response("completed")
     assert response["id"] == "resp_abc"
     assert response["created_at"] == 7
     assert response["instructions"] == "Be brief"
@@ -524,6 +543,123 @@ def test_the_response_repeats_what_was_asked() -> None:
     assert response["store"] is True
 
 
+@pytest.mark.parametrize(
+    ("form", "echoed"),
+    [
+        (None, {"type": "text"}),
+        ({"type": "text", "more": 1}, {"type": "text"}),
+        ({"type": "json_object"}, {"type": "json_object"}),
+        (FORMAT, {**FORMAT, "description": None, "strict": False}),
+        (
+            {**FORMAT, "name": None, "strict": True, "description": "d", "more": 1},
+            {**FORMAT, "name": "response", "strict": True, "description": "d"},
+        ),
+    ],
+)
+def test_the_format_is_repeated_with_all_its_fields(form: Any, echoed: dict[str, Any]) -> None:
+    response = asked(text={"format": form}).envelope.response("completed")
+    assert response["text"] == {"format": echoed}
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"), [("end_turn", 11), ("max_tokens", None), ("refusal", None)]
+)
+def test_when_a_response_was_completed(stop: str, expected: int | None) -> None:
+    clock = iter((11, 12))
+    body = {"model": "opus", "input": "Hi"}
+    parsed = read(body, "abc", 7, Past(), lambda: next(clock))
+    end = Finished(stop, None, USAGE)
+    stream = parsed.stream().render(0, [Started("m", "c", Usage()), end]).decode()
+    *_, last = (json.loads(line[6:]) for line in stream.split("\n") if line.startswith("data: "))
+    assert (last["response"]["created_at"], last["response"]["completed_at"]) == (7, expected)
+    assert parsed.complete([(Assembly(), end)]) == last["response"]
+
+
+def test_an_unknown_model_is_a_bad_request_here() -> None:
+    failure = Failure(Kind.MODEL_NOT_FOUND, "no", 404, param="model", code="model_not_found")
+    status, body = asked().refusal(failure)
+    assert (status, body["error"]["code"]) == (400, "model_not_found")
+
+
+def test_counting() -> None:
+    assert count({"input": "Hi"}) == (None, len('{"input": "Hi"}') // 4 + 1)
+    model, tokens = count({"model": "opus", "input": "Hi", "instructions": "x" * 4000})
+    assert model == "opus"
+    assert 1_000 < tokens < 1_020
+    past = Past(history=({"role": "user", "content": "y" * 4000},))
+    assert 1_000 < count({"input": "Hi", "previous_response_id": "resp_1"}, past)[1] < 1_040
+    picture = [{"role": "user", "content": [{"type": "input_image", "image_url": PNG}]}]
+    assert 1_600 < count({"input": picture})[1] < 1_650
+    for bad in ({}, {"input": []}, {"input": "Hi", "tools": [{"type": "function"}]}, 5):
+        with pytest.raises(FailureError):
+            count(bad)
+
+
+ITEMS = [
+    {"role": "user", "content": "Hi"},
+    {"type": "message", "role": "assistant", "content": "Ho", "id": None},
+    {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c", "output": "r", "id": "fco_own"},
+    {"type": "reasoning", "summary": []},
+    {"type": "item_of_others", "status": "failed"},
+]
+
+
+def test_the_items_of_a_list() -> None:
+    assert listed("resp_abc", ITEMS) == [
+        {
+            "id": "msg_abci0",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "Hi"}],
+        },
+        {
+            "id": "msg_abci1",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Ho", "annotations": [], "logprobs": []}],
+        },
+        {**ITEMS[2], "id": "fc_abci2", "status": "completed"},
+        {**ITEMS[3], "status": "completed"},
+        {**ITEMS[4], "id": "rs_abci4"},
+        {**ITEMS[5], "id": "item_abci5"},
+    ]
+
+
+def test_pages_of_items() -> None:
+    items = [{"id": f"i{number}"} for number in range(30)]
+
+    def ids(**query: str) -> list[str]:
+        return [item["id"] for item in page(items, query)["data"]]
+
+    assert ids() == [f"i{number}" for number in range(29, 9, -1)]
+    assert ids(order="asc", limit="2") == ["i0", "i1"]
+    assert ids(order="asc", limit="2", after="i27") == ["i28", "i29"]
+    assert ids(after="i1") == ["i0"]
+    first = page(items, {"limit": "100"})
+    assert (first["first_id"], first["last_id"], first["has_more"]) == ("i29", "i0", False)
+    assert page(items, {"limit": "29"})["has_more"]
+    assert page(items, {"after": "i0"}) == {
+        "object": "list",
+        "data": [],
+        "first_id": None,
+        "last_id": None,
+        "has_more": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("limit", "0"), ("limit", "101"), ("limit", "x"), ("order", "up"), ("after", "nowhere")],
+)
+def test_bad_pages(name: str, value: str) -> None:
+    with pytest.raises(FailureError) as caught:
+        page([{"id": "a"}], {name: value})
+    assert (caught.value.failure.status, caught.value.failure.param) == (400, name)
+
+
 def test_refusals_have_the_dialects_own_params() -> None:
     failure = Failure(Kind.INVALID, "no", 400, param="schema")
     status, body = asked().refusal(failure)
@@ -532,9 +668,9 @@ def test_refusals_have_the_dialects_own_params() -> None:
 
 def test_a_responses_body_on_the_chat_route() -> None:
     body = {"model": "opus", "input": [{"role": "user", "content": "Hi"}], "stream": True}
-    exchange = chat_route.read(body, "abc", 7)
-    assert exchange.request == asked(stream=True).request
-    assert exchange.head.id == "chatcmpl-abc"
+    parsed = chat_route.read(body, "abc", 7)
+    assert parsed.request == asked(stream=True).request
+    assert parsed.envelope.id == "chatcmpl-abc"
     chat = {"model": "opus", "messages": [{"role": "user", "content": "Hi"}]}
     assert chat_route.read(chat, "abc", 7).request == asked().request
     with pytest.raises(FailureError) as caught:
