@@ -1,6 +1,6 @@
 """The embedded, strict stand-in for Anthropic's Messages API.
 
-`--demo`, the self-test and the test-suite use it. `rules` says what is refused, `orders` what the
-prompt asks the stand-in to do, `answer` what is streamed, and `app` serves it; importing `app`
-installs the reactor, the other modules are pure.
+`--demo`, the self-test and the test-suite use it. `checking` refuses what the API refuses,
+`answering` makes answers by the orders in the prompt, and `app` serves them. Importing `app`
+installs the reactor; `checking` and `answering` are pure.
 """

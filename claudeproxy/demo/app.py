@@ -1,5 +1,4 @@
 """The stand-in as a web application: `DemoUpstream`."""
-# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
@@ -9,19 +8,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
-from attrs import frozen
+from attrs import evolve, frozen
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
+from twisted.python.failure import Failure as Reason
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
-from claudeproxy.demo.answer import answer, orders_of
-from claudeproxy.demo.play import Request, respond, respond_error, stream, whole
-from claudeproxy.demo.rules import refusal
-from claudeproxy.demo.steps import ApiError, Step
+from claudeproxy.demo.answering.answer import answer, orders_of
+from claudeproxy.demo.checking.rules import refusal
+from claudeproxy.demo.play import play_complete, respond, respond_error, stream
+from claudeproxy.demo.steps import ApiError, Header, Step
 from claudeproxy.demo.tokens import input_tokens
 
 
@@ -29,8 +29,8 @@ from claudeproxy.demo.tokens import input_tokens
 class Received:
     """A request that reached the stand-in, accepted or `refused`.
 
-    `headers` have lower-case names; `body` is the JSON body ({} when it is no object), `size` its
-    length in bytes, `at` when it came in the reactor's seconds.
+    `headers` have lower-case names; `body` is the JSON body ({} when it is not an object), `size`
+    its length in bytes, `at` when it came in the reactor's seconds.
     """
 
     method: str
@@ -45,25 +45,34 @@ class Received:
 Script = Callable[[Received], Iterable[Step] | ApiError | None]
 """A scripted answer; None leaves the request to the built-in answer."""
 
+Admit = Callable[[Mapping[str, str], Mapping[str, Any]], ApiError | list[Header]]
+"""From headers and body: a refusal, or the headers of a good reply."""
+
+
+def _anybody(headers: Mapping[str, str], body: Mapping[str, Any]) -> ApiError | list[Header]:
+    return []
+
 
 class DemoUpstream:
     """The Messages API on loopback, strict and without a model.
 
     `requests` holds the last `keep` requests, probes of `/` left out. Every request passes the
-    `rules` first; only an accepted one reaches the scripted `answer`.
+    `rules` first, then `admit`; only an accepted one reaches the scripted `answer`.
     """
 
     _app = Klein()
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         *,
         answer: Script | None = None,
+        admit: Admit = _anybody,
         context_window: int = 200_000,
         keep: int = 1000,
     ) -> None:
         self.answer = answer
+        self._admit = admit
         self.requests: deque[Received] = deque(maxlen=keep)
         self._reactor = reactor
         self._context_window = context_window
@@ -79,9 +88,13 @@ class DemoUpstream:
     @_app.route("/v1/messages", methods=["POST"])
     async def _messages(self, request: Request) -> None:
         received = self._receive(request, {})
-        steps = self._steps(received)
-        play = stream if received.body.get("stream") is True else whole
-        await play(self._reactor, request, steps)
+        admitted = [] if received.refused else self._admit(received.headers, received.body)
+        if isinstance(admitted, ApiError):
+            self.requests[-1] = evolve(received, refused=admitted)
+            respond_error(request, admitted)
+            return
+        play = stream if received.body.get("stream") is True else play_complete
+        await play(self._reactor, request, self._steps(received), admitted)
 
     @_app.route("/v1/messages/count_tokens", methods=["POST"])
     def _count_tokens(self, request: Request) -> None:
@@ -92,13 +105,14 @@ class DemoUpstream:
             respond(request, 200, {"input_tokens": input_tokens(received.body)})
 
     @_app.handle_errors(HTTPException)
-    def _not_found(self, request: Request, failure: Any) -> None:
+    def _not_found(self, request: Any, failure: Reason) -> None:
         error = ApiError(404, "Not found")
         self._remember(request, {}, 0, error)
         respond_error(request, error)
 
     def _receive(self, request: Request, implied: Mapping[str, Any]) -> Received:
         """Judge and keep a request, whose body is taken to have the `implied` fields as well."""
+        assert request.content is not None
         data = request.content.read()
         try:
             body = json.loads(data)
@@ -151,7 +165,7 @@ def _headers(request: Request) -> dict[str, str]:
     return {name.decode("latin-1").lower(): b", ".join(v).decode("latin-1") for name, v in raw}
 
 
-def listen(reactor: Any, demo: DemoUpstream) -> Deferred[tuple[IListeningPort, str]]:
+def listen(reactor: IReactorTCP, demo: DemoUpstream) -> Deferred[tuple[IListeningPort, str]]:
     """Serve a stand-in on a free loopback port: the port, and the URL for `ANTHROPIC_BASE_URL`."""
 
     def located(port: Any) -> tuple[IListeningPort, str]:

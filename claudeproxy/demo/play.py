@@ -1,5 +1,4 @@
 """Playing steps to a client: as a stream of server-sent events, or as one message."""
-# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
@@ -9,23 +8,24 @@ from typing import Any
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.task import deferLater
+from twisted.web.server import Request
 from zope.interface import implementer
 
 from claudeproxy.demo.fold import message
 from claudeproxy.demo.steps import ApiError, Drop, Event, Hang, Header, Step, Wait
 
-Request = Any
-"""A `twisted.web.server.Request`, which has no types."""
-
 _BURST = 64 * 1024
 
 
-async def stream(reactor: Any, request: Request, steps: Iterable[Step]) -> None:
+async def stream(
+    reactor: IReactorTime, request: Request, steps: Iterable[Step], headers: Iterable[Header] = ()
+) -> None:
     """Write the events of the steps, all between two waits in one write (of 64 KiB at most).
 
-    Obeys the client's backpressure, so `steps` may be endless. Cancelling ends it.
+    ``headers``: of the reply, unless it is an error. Obeys the client's backpressure, so `steps`
+    may be endless. Cancelling ends it.
     """
     request_id = _identify(request)
     tap = _Tap()
@@ -54,6 +54,7 @@ async def stream(reactor: Any, request: Request, steps: Iterable[Step]) -> None:
                 await _end(request, step)
             else:
                 if not started:
+                    _set(request, headers)
                     request.setHeader("content-type", "text/event-stream; charset=utf-8")
                     request.setHeader("cache-control", "no-cache")
                     started = True
@@ -66,8 +67,10 @@ async def stream(reactor: Any, request: Request, steps: Iterable[Step]) -> None:
             request.unregisterProducer()
 
 
-async def whole(reactor: Any, request: Request, steps: Iterable[Step]) -> None:
-    """Write the message that the events of the steps add up to."""
+async def play_complete(
+    reactor: IReactorTime, request: Request, steps: Iterable[Step], headers: Iterable[Header] = ()
+) -> None:
+    """Write the message that the events of the steps add up to; ``headers`` as for ``stream``."""
     events: list[Event] = []
     for step in steps:
         if isinstance(step, Header):
@@ -81,7 +84,13 @@ async def whole(reactor: Any, request: Request, steps: Iterable[Step]) -> None:
             await _end(request, step)
         else:
             events.append(step)
+    _set(request, headers)
     respond(request, 200, message(events))
+
+
+def _set(request: Request, headers: Iterable[Header]) -> None:
+    for header in headers:
+        request.setHeader(header.name, header.value)
 
 
 def respond(request: Request, status: int, body: Mapping[str, Any]) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claudeproxy.demo.answer import answer, orders_of
+from claudeproxy.demo.answering.answer import answer, orders_of
+from claudeproxy.demo.answering.instances import instance
 from claudeproxy.demo.fold import message
-from claudeproxy.demo.instances import instance
 from claudeproxy.demo.steps import ApiError, Drop, Hang, Header, Wait
 
 ADD = {

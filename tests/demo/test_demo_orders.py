@@ -2,7 +2,7 @@
 
 import pytest
 
-from claudeproxy.demo.orders import Call, Orders, Text, Thinking, last_user, limit, parse
+from claudeproxy.demo.answering.orders import Call, Orders, Text, Thinking, last_user, limit, parse
 from claudeproxy.demo.steps import ApiError, Drop, Hang
 
 

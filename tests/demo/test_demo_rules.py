@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from claudeproxy.demo.rules import BODY_LIMIT, refusal
+from claudeproxy.demo.checking.rules import BODY_LIMIT, refusal
 
 HEADERS = {"x-api-key": "any", "anthropic-version": "2023-06-01"}
 PNG = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"png").decode()}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from claudeproxy.demo.checks import (
+from claudeproxy.demo.checking.basics import (
     boolean,
     cache_control,
     fields,

@@ -1,4 +1,4 @@
-"""What single models refuse. Names that are no Claude model are unknown to the API.
+"""What single models refuse. The API does not know names that are not those of Claude models.
 
 Sources: the API's own 400s as quoted in public issues, of 4.7 and later (sampling:
 github.com/BoltAI/BoltAI/issues/410; thinking: earendil-works/pi/issues/3297), of 4.6 (prefill:
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from claudeproxy.demo.checks import Refused, need
+from claudeproxy.demo.checking.basics import Refused, need
 
 _NAME = re.compile(r"claude-(opus|sonnet|haiku|fable|mythos)-(\d)(?:-(\d))?(?!\d)")
 _EFFORT_SINCE = {"opus": (4, 5), "sonnet": (4, 6)}

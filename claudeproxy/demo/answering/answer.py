@@ -17,9 +17,9 @@ from typing import Any
 
 from attrs import evolve
 
-from claudeproxy.demo.cuts import characters, cut
-from claudeproxy.demo.instances import instance
-from claudeproxy.demo.orders import Block, Call, Orders, Text, Thinking, last_user, parse
+from claudeproxy.demo.answering.cuts import characters, cut
+from claudeproxy.demo.answering.instances import instance
+from claudeproxy.demo.answering.orders import Block, Call, Orders, Text, Thinking, last_user, parse
 from claudeproxy.demo.steps import ApiError, Event, Header, Step, Wait
 from claudeproxy.demo.tokens import BYTES_A_TOKEN, input_tokens
 
@@ -69,6 +69,8 @@ def _blocks(body: Mapping[str, Any], orders: Orders) -> list[Block]:
     choice = body.get("tool_choice") or {"type": "auto"}
     thinks = (body.get("thinking") or {}).get("type") in ("enabled", "adaptive")
     blocks = [block for block in orders.blocks if thinks or not isinstance(block, Thinking)]
+    offered = [tool["name"] for tool in body.get("tools") or ()]
+    blocks = [_named(block, offered) if isinstance(block, Call) else block for block in blocks]
     if choice["type"] == "none":
         blocks = [block for block in blocks if not isinstance(block, Call)]
     calls = [block for block in blocks if isinstance(block, Call)]
@@ -79,6 +81,12 @@ def _blocks(body: Mapping[str, Any], orders: Orders) -> list[Block]:
     if not any(isinstance(block, (Text, Call)) for block in blocks) and _speaks(orders):
         blocks.append(Text(_plain(body, orders)))
     return blocks
+
+
+def _named(call: Call, offered: Sequence[str]) -> Call:
+    """The call under the name of the tool offered: `look` may be ordered as `mcp__c1__look` is."""
+    full = next((name for name in offered if name.endswith(f"__{call.name}")), call.name)
+    return call if call.name in offered else evolve(call, name=full)
 
 
 def _speaks(orders: Orders) -> bool:

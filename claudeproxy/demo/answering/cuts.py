@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from claudeproxy.demo.orders import Block, Call, Text
+from claudeproxy.demo.answering.orders import Block, Call, Text
 from claudeproxy.demo.tokens import BYTES_A_TOKEN
 
 

@@ -5,9 +5,10 @@
 `[[raw TEXT]]`             exactly this one text delta, in the text block before it if there is one
 `[[repeat N WORD]]`        a text block of N words
 `[[think TEXT]]`           a thinking block, if the request enables thinking
-`[[call NAME {json}]]`     a tool call; the arguments are sent as written, so they may be broken
+`[[call NAME {json}]]`     a tool call; the arguments are sent as written, so they may be broken;
+                           `mcp__server__NAME` need not be written out
 `[[stop REASON]]`          this stop reason, whatever it is
-`[[usage key=N …]]`        these fields of the usage
+`[[usage key=N …]]`        these fields of the usage; `key.of=N` for one of an object
 `[[chunk N]]`              N characters a delta, else a word
 `[[wait SECONDS]]`         silence before the response headers
 `[[pause SECONDS]]`        silence between each two deltas
@@ -81,7 +82,7 @@ class Orders:
     wait: float = 0.0
     pause: float = 0.0
     chunk: int | None = None
-    usage: Mapping[str, int] = Factory(dict)
+    usage: Mapping[str, Any] = Factory(dict)
     headers: tuple[tuple[str, str], ...] = ()
     rest: str = ""
 
@@ -143,8 +144,7 @@ def _obey(orders: Orders, name: str, rest: str) -> Orders:
         key, _, value = rest.partition(":")
         return evolve(orders, headers=(*orders.headers, (key.strip().lower(), value.strip())))
     if name == "usage":
-        pairs = (pair.split("=") for pair in rest.split())
-        return evolve(orders, usage={**orders.usage, **{key: int(value) for key, value in pairs}})
+        return evolve(orders, usage={**orders.usage, **_usage(rest)})
     if name == "chunk":
         return evolve(orders, chunk=max(1, int(rest)))
     if name == "wait":
@@ -166,6 +166,18 @@ def _block(name: str, rest: str) -> Block:
     return Text(rest, raw=name == "raw")
 
 
+def _usage(rest: str) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in rest.split():
+        name, value = pair.split("=")
+        *path, last = name.split(".")
+        fields = found
+        for part in path:
+            fields = fields.setdefault(part, {})
+        fields[last] = int(value)
+    return found
+
+
 def _error(rest: str) -> ApiError:
     status, _, message = rest.partition(" ")
     return ApiError(int(status), message or "Ordered by the prompt")
@@ -179,7 +191,7 @@ def last_user(body: Mapping[str, Any]) -> tuple[str, str | None]:
     for message in reversed(body["messages"]):
         if message["role"] == "user":
             blocks = _blocks(message["content"])
-            said = [text for text in _texts(blocks) if not text.startswith("<system-reminder>")]
+            said = list(_texts(blocks))
             results = [block for block in blocks if block["type"] == "tool_result"]
             last = "\n".join(_texts(_blocks(results[-1].get("content", "")))) if results else None
             return "\n".join(said), last
@@ -191,4 +203,5 @@ def _blocks(content: Any) -> list[Mapping[str, Any]]:
 
 
 def _texts(blocks: list[Mapping[str, Any]]) -> Iterator[str]:
-    return (block["text"] for block in blocks if block["type"] == "text")
+    texts = (block["text"] for block in blocks if block["type"] == "text")
+    return (text for text in texts if not text.startswith("<system-reminder>"))

@@ -7,13 +7,18 @@ ghostlobster/memorize-everything/issues/93.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from claudeproxy.demo.checks import need
+from claudeproxy.demo.checking.basics import need
 
 _PATH = "output_config.format.schema"
 _NUMBER = ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf")
+_KNOWN = frozenset(
+    "type title description default enum const properties required additionalProperties items "
+    "minItems anyOf allOf $ref $defs definitions pattern format".split()
+)
 _UNSUPPORTED: Mapping[str, tuple[str, ...]] = {
     "integer": _NUMBER,
     "number": _NUMBER,
@@ -26,6 +31,7 @@ def check_output_schema(schema: Any) -> None:
     """Refuse a schema that the API cannot compile into a grammar."""
     need(isinstance(schema, Mapping), f"{_PATH}: Input should be a valid dictionary")
     _check(schema)
+    _check_circles(schema, schema, frozenset())
 
 
 def _check(schema: Mapping[str, Any]) -> None:
@@ -47,8 +53,36 @@ def _check(schema: Mapping[str, Any]) -> None:
                 schema.get("minItems", 0) in (0, 1),
                 f"{_PATH}: For 'array' type, 'minItems' values other than 0 or 1 are not supported",
             )
+    for name in schema:
+        need(name in _KNOWN, f"{_PATH}: Schema keyword '{name}' is not supported")
+    look = re.search(r"\(\?[^:]|\\[bB1-9]", schema.get("pattern", ""))
+    need(look is None, f"{_PATH}: Invalid regex in pattern field: lookaround is not supported")
     for part in _parts(schema):
         _check(part)
+
+
+def _check_circles(
+    schema: Mapping[str, Any], root: Mapping[str, Any], open: frozenset[str]
+) -> None:
+    """Refuse a reference that leads back to itself."""
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        need(reference.startswith("#"), f"{_PATH}: External $ref '{reference}' is not supported")
+        need(
+            reference not in open and reference != "#",
+            f"{_PATH}: Circular reference detected in schema definitions: {reference}",
+        )
+        _check_circles(_resolved(reference, root), root, open | {reference})
+    for part in _parts({n: v for n, v in schema.items() if n not in ("$defs", "definitions")}):
+        _check_circles(part, root, open)
+
+
+def _resolved(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Any = root
+    for step in reference.removeprefix("#/").split("/"):
+        found = found.get(step) if isinstance(found, Mapping) else None
+    need(isinstance(found, Mapping), f"{_PATH}: Cannot resolve $ref '{reference}'")
+    return dict(found)
 
 
 def _parts(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

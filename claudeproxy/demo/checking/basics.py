@@ -22,7 +22,7 @@ def need(condition: object, message: str) -> None:
 
 
 def fields(value: Any, path: str, required: Collection[str], optional: Collection[str]) -> None:
-    """Refuse what is no object, lacks a required field, or has one that is not listed."""
+    """Refuse what is not an object, lacks a required field, or has one that is not listed."""
     need(isinstance(value, Mapping), f"{path or 'body'}: Input should be an object")
     prefix = f"{path}." if path else ""
     for name in required:
@@ -33,31 +33,31 @@ def fields(value: Any, path: str, required: Collection[str], optional: Collectio
 
 
 def one_of(value: Any, path: str, allowed: Collection[str]) -> None:
-    """Refuse a value that is none of the allowed strings."""
+    """Refuse a value that is not one of the allowed strings."""
     *head, last = (f"'{name}'" for name in allowed)
     wanted = f"{', '.join(head)} or {last}" if head else last
     need(isinstance(value, str) and value in allowed, f"{path}: Input should be {wanted}")
 
 
 def string(value: Any, path: str) -> None:
-    """Refuse what is no string."""
+    """Refuse what is not a string."""
     need(isinstance(value, str), f"{path}: Input should be a valid string")
 
 
 def boolean(value: Any, path: str) -> None:
-    """Refuse what is no boolean."""
+    """Refuse what is not a boolean."""
     need(isinstance(value, bool), f"{path}: Input should be a valid boolean")
 
 
 def integer(value: Any, path: str, least: int) -> None:
-    """Refuse what is no integer of at least `least`."""
+    """Refuse what is not an integer of at least `least`."""
     valid = isinstance(value, int) and not isinstance(value, bool)
     need(valid, f"{path}: Input should be a valid integer")
     need(value >= least, f"{path}: Input should be greater than or equal to {least}")
 
 
 def fraction(value: Any, path: str) -> None:
-    """Refuse what is no number from 0 to 1."""
+    """Refuse what is not a number from 0 to 1."""
     valid = isinstance(value, (int, float)) and not isinstance(value, bool)
     need(valid, f"{path}: Input should be a valid number")
     need(value >= 0, f"{path}: Input should be greater than or equal to 0")

@@ -7,8 +7,8 @@ from typing import Any
 
 from attrs import frozen
 
-from claudeproxy.demo.blocks import check_block
-from claudeproxy.demo.checks import fields, items, need, one_of
+from claudeproxy.demo.checking.basics import fields, items, need, one_of
+from claudeproxy.demo.checking.blocks import check_block
 
 _ROLES = ("user", "assistant", "system")
 """The CLI sends `system` messages to the 5.x models (2.1.330), the user and assistant as ever."""

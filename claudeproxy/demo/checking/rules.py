@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from claudeproxy.demo.blocks import check_text
-from claudeproxy.demo.checks import (
+from claudeproxy.demo.checking.basics import (
     Refused,
     boolean,
     cache_control,
@@ -23,12 +22,13 @@ from claudeproxy.demo.checks import (
     one_of,
     string,
 )
-from claudeproxy.demo.conversation import check_messages
-from claudeproxy.demo.models import check_model
-from claudeproxy.demo.schemas import check_output_schema
+from claudeproxy.demo.checking.blocks import check_text
+from claudeproxy.demo.checking.conversation import check_messages
+from claudeproxy.demo.checking.models import check_model
+from claudeproxy.demo.checking.schemas import check_output_schema
+from claudeproxy.demo.checking.tools import check_tool_choice, check_tools
 from claudeproxy.demo.steps import ApiError
 from claudeproxy.demo.tokens import input_tokens
-from claudeproxy.demo.tools import check_tool_choice, check_tools
 
 BODY_LIMIT = 32 * 1024 * 1024
 """Bytes of a request body (platform.claude.com/docs/en/api/errors)."""

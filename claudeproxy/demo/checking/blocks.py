@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from claudeproxy.demo.checks import (
+from claudeproxy.demo.checking.basics import (
     Refused,
     boolean,
     cache_control,
@@ -60,7 +60,7 @@ def check_block(block: Any, role: str, path: str) -> None:
 
 
 def check_text(block: Any, path: str, *, root: str = "messages") -> None:
-    """Refuse what is no text block with a text in it; `root` leads the message."""
+    """Refuse what is not a text block with text in it; `root` begins the message."""
     kind = _kind(block, path)
     if kind != "text":
         raise _unknown(kind, path, ["text"])

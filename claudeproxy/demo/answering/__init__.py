@@ -1,0 +1,1 @@
+"""What the stand-in answers: :func:`.answer.answer`, by the orders in the request."""

@@ -1,0 +1,1 @@
+"""What the Messages API refuses: :func:`.rules.refusal`, and the checks behind it."""
