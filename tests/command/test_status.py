@@ -1,0 +1,120 @@
+"""``claudemax status`` and ``usage``, of a daemon that runs, and of none."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import in_thread
+from pytest_twisted import ensureDeferred
+from shell import Command, free_port
+
+from claudeproxy.testing import fake_cli
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def port_of(daemon: Any) -> str:
+    return str(daemon.port[0].getHost().port)
+
+
+@pytest.mark.cli
+@ensureDeferred
+async def test_of_a_subscription(make_daemon: Any, command: Command) -> None:
+    daemon = await make_daemon(mode="subscription")
+    await daemon.chat(HELLO)
+    ran = await in_thread(command.run, "status", "--port", port_of(daemon))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    said = " ".join(ran.stdout.split())
+    assert f"Daemon http://localhost:{port_of(daemon)} ok CLI claude 2.1." in said
+    assert "Login your subscription" in said and "Turns 0 running, 0 waiting" in said
+    assert re.search(r"Processes \d warm, 1 kept, \d starting", said)
+    assert f"Config {command.home}/.config/claudemax/config.toml" in said
+    assert re.search(r"five hour 25 % █{5} [34] h \d\d min seven day 50 % █{10} [45] d \d+ h", said)
+    ran = await in_thread(command.run, "usage", "--port", port_of(daemon))
+    assert "Extra usage: switched off in the account; it is not spent" in ran.stdout
+    ran = await in_thread(command.run, "usage", "--port", port_of(daemon), "--json")
+    assert json.loads(ran.stdout)["windows"]["five_hour"]["used"] == 25.0
+
+
+@ensureDeferred
+async def test_of_one_with_a_key_on_a_socket(
+    make_daemon: Any, command: Command, tmp_path: Path
+) -> None:
+    """The settings lead there, and the key file lets it in."""
+    from twisted.internet import reactor
+
+    keys = tmp_path / "keys"
+    keys.write_text("# two\nlaptop: s3cret reserve=five_hour=10\nphone: other\n")
+    keys.chmod(0o600)
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=str(keys))
+    path = tmp_path / "socket"
+    listening = reactor.listenUNIX(str(path), daemon.api.site)  # type: ignore[attr-defined]
+    try:
+        folder = command.home / ".config" / "claudemax"
+        folder.mkdir(parents=True)
+        (folder / "config.toml").write_text(f'port = "unix:{path}"\napi-key-file = "{keys}"\n')
+        ran = await in_thread(command.run, "status", "--json")
+        told = json.loads(ran.stdout)
+        assert (ran.returncode, told["running"], told["address"]) == (0, True, f"unix:{path}")
+        assert told["health"]["cli_version"] and told["usage"]["plan"] is False
+        ran = await in_thread(command.run, "usage")
+        assert ran.stdout == "This server uses no plan: it has another upstream.\n"
+        keys.write_text("another\n")
+        ran = await in_thread(command.run, "usage")
+        assert (ran.returncode, ran.stderr) == (
+            1,
+            f"claudemax: unix:{path} wants another key; is --api-key-file that of the daemon?\n",
+        )
+    finally:
+        await listening.stopListening()
+
+
+@pytest.mark.parametrize("name", ["status", "usage"])
+def test_of_none(refused: Callable[..., str], name: str) -> None:
+    port = free_port()
+    assert refused(name, "--port", str(port)) == (
+        f"nothing answers at http://localhost:{port}; start it with `claudemax`"
+    )
+
+
+def test_of_none_for_machines(command: Command) -> None:
+    ran = command.run("status", "--json", "--port", str(free_port()))
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert json.loads(ran.stdout)["running"] is False
+
+
+@contextmanager
+def another_server(body: bytes) -> Iterator[int]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "fine"}'])
+@pytest.mark.parametrize("name", ["status", "usage"])
+def test_of_something_else(refused: Callable[..., str], body: bytes, name: str) -> None:
+    with another_server(body) as port:
+        said = refused(name, "--port", str(port))
+    assert said.startswith(f"what answers at http://localhost:{port} is not claudemax: ")
