@@ -1,0 +1,93 @@
+"""A private SQLite file, used through a thread of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from twisted.enterprise.adbapi import ConnectionPool
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+
+
+class Database:
+    """One file, 0600 in a directory 0700. What is run is run in order, each in a transaction."""
+
+    log = Logger()
+
+    def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection], object]) -> None:
+        """Create the file; one that SQLite cannot read is moved aside. ``prepare``: called with
+        every connection before its first use.
+
+        :raises OSError, sqlite3.Error: when it cannot be created.
+        """
+        self._path = path
+        self._prepare = prepare
+        self._pool: ConnectionPool | None = None
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        with _alone(path.parent):
+            _make(path)
+            if _is_broken(path):
+                aside = path.with_name(f"{path.name}.broken")
+                self.log.warn("{old} is broken: moved to {new}", old=str(path), new=str(aside))
+                path.replace(aside)
+                for leftover in ("-wal", "-shm"):  # of the old file, and poison for a new one
+                    path.with_name(path.name + leftover).unlink(missing_ok=True)
+                _make(path)
+
+    def open(self, reactor: IReactorFromThreads) -> None:
+        """Get ready for calls."""
+        self._pool = ConnectionPool(
+            "sqlite3",
+            str(self._path),
+            check_same_thread=False,  # it is closed from the reactor's thread
+            cp_reactor=reactor,
+            cp_min=0,
+            cp_max=1,  # one thread keeps the order
+            cp_openfun=self._prepare,
+        )
+
+    def close(self) -> None:
+        """Wait for the calls so far, and close the file."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """The result of ``work(cursor, *args)``, called in the thread."""
+        assert self._pool is not None, "the database is not open"
+        done: Deferred[Any] = self._pool.runInteraction(work, *args)
+        return done
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other daemons that start at the same time from moving what this one has just created."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+
+
+def _is_broken(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            return bool(connection.execute("PRAGMA quick_check").fetchone() != ("ok",))
+        except sqlite3.OperationalError:
+            return False  # locked by another daemon, or not for us to decide
+        except sqlite3.DatabaseError:
+            return True

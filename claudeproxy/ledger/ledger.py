@@ -1,0 +1,228 @@
+"""The file with a row for each turn, and a row of sums for each hour.
+
+The hours outlive their turns, which are bounded in number: what was spent last year is still known.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, fields, fields_dict, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+
+from claudeproxy._database import Database
+from claudeproxy.messages import Usage
+
+from .record import PAID, PLAN, TurnRecord
+
+MAX_TURNS = 200_000
+"""Turns that are kept, about 60 MB; the oldest are deleted first."""
+
+MAX_AGE = 400 * 24 * 3600.0
+"""Seconds for which hours and turns are kept."""
+
+HOUR = 3600
+
+_USAGE = [each.name for each in fields(Usage)]
+_JSON = ("windows_before", "windows_after")
+_PLAIN = [each.name for each in fields(TurnRecord) if each.name != "usage"]
+_COLUMNS = [*_PLAIN, *_USAGE, "list_price"]
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS turns (id INTEGER PRIMARY KEY, {", ".join(_COLUMNS)});
+CREATE INDEX IF NOT EXISTS turns_by_time ON turns (time);
+CREATE INDEX IF NOT EXISTS turns_by_request ON turns (request_id);
+CREATE TABLE IF NOT EXISTS hours (
+    hour INTEGER, key TEXT, model TEXT, client TEXT,
+    turns INTEGER, failed INTEGER, paid INTEGER, unpriced INTEGER, list_price REAL,
+    saved REAL,
+    {", ".join(f"{name} INTEGER" for name in _USAGE)},
+    PRIMARY KEY (hour, key, model, client)
+) WITHOUT ROWID;
+"""
+
+
+@frozen(kw_only=True)
+class Hour:
+    """The sums of an hour for one key, model and client. ``hour``: epoch seconds of its start;
+    ``key``: empty for requests without one; ``unpriced``: turns of a model without a list
+    price; ``saved``: the part of ``list_price`` that the plan has paid for."""
+
+    hour: int
+    key: str
+    model: str
+    client: str
+    turns: int
+    failed: int
+    paid: int
+    unpriced: int
+    list_price: float
+    saved: float
+    usage: Usage
+
+
+_SUMS = [name for name in fields_dict(Hour) if name != "usage"][4:] + _USAGE
+
+
+class Ledger:
+    """All methods but :meth:`open` and :meth:`close` return a Deferred of what they describe. What
+    was added is there for any call after it."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        path: Path,
+        now: Callable[[], float] = time.time,
+        *,
+        max_turns: int = MAX_TURNS,
+        max_age: float = MAX_AGE,
+    ) -> None:
+        """Create the file; one that SQLite cannot read is moved aside.
+
+        :raises OSError, sqlite3.Error: when it cannot be created.
+        """
+        self._now = now
+        self._max_turns = max_turns
+        self._max_age = max_age
+        self._database = Database(path, _prepare)
+
+    def open(self, reactor: IReactorFromThreads) -> None:
+        """Get ready for calls."""
+        self._database.open(reactor)
+
+    def close(self) -> None:
+        """Wait for the calls so far, and close the file."""
+        self._database.close()
+
+    def add(self, record: TurnRecord) -> Deferred[None]:
+        """Add a turn. Never fails: errors are logged."""
+        done = self._database.run(self._add, record)
+        return done.addErrback(lambda why: self.log.failure("a turn is not in the ledger", why))
+
+    def turn(self, request_id: str) -> Deferred[TurnRecord | None]:
+        """A turn by the ``x-request-id`` of its reply."""
+        return self._database.run(_turn, request_id)
+
+    def latest(self, limit: int, before: float | None = None) -> Deferred[list[TurnRecord]]:
+        """The ``limit`` latest turns, the newest first; ``before``: those that arrived earlier,
+        epoch seconds."""
+        return self._database.run(_latest, limit, before)
+
+    def hours(self, since: float) -> Deferred[list[Hour]]:
+        """The sums of all hours from ``since`` (epoch seconds) on, the oldest first."""
+        return self._database.run(_hours, since)
+
+    def shares(self, since: float) -> Deferred[list[tuple[float, Mapping[str, float]]]]:
+        """The used shares of the plan's windows after each turn that arrived since ``since``, with
+        the time of its arrival, the oldest first."""
+        return self._database.run(_shares, since)
+
+    def spent_by_keys(self, since: float) -> Deferred[dict[str, tuple[int, int]]]:
+        """Turns and tokens of each key since ``since``."""
+        return self._database.run(_spent_by_keys, since)
+
+    # -- in the thread --
+
+    def _add(self, cursor: Any, record: TurnRecord) -> None:
+        row = asdict(record, filter=lambda attribute, _: attribute.name != "usage")
+        usage, price = asdict(record.usage), record.list_price
+        row.update({name: json.dumps(row[name]) for name in _JSON}, **usage, list_price=price)
+        _insert(cursor, "turns", row)
+        turn = cursor.lastrowid
+        hour = {
+            "hour": int(record.time) // HOUR * HOUR,
+            "key": record.key or "",
+            "model": record.answered_by or record.model,
+            "client": record.client,
+            "turns": 1,
+            "failed": int(record.outcome != "ok"),
+            "paid": int(record.paid_by == PAID),
+            "unpriced": int(price is None),
+            "list_price": price or 0.0,
+            "saved": (price or 0.0) if record.paid_by == PLAN else 0.0,
+            **usage,
+        }
+        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
+        _insert(cursor, "hours", hour, f"ON CONFLICT DO UPDATE SET {sums}")
+        cursor.execute("DELETE FROM turns WHERE id <= ?", (turn - self._max_turns,))
+        old = self._now() - self._max_age
+        cursor.execute("DELETE FROM turns WHERE time < ?", (old,))
+        cursor.execute("DELETE FROM hours WHERE hour < ?", (old,))
+
+
+def _insert(cursor: Any, table: str, row: Mapping[str, Any], more: str = "") -> None:
+    marks = ", ".join("?" * len(row))
+    statement = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks}) {more}"
+    cursor.execute(statement, tuple(row.values()))
+
+
+def _turn(cursor: Any, request_id: str) -> TurnRecord | None:
+    cursor.execute(f"SELECT {', '.join(_COLUMNS)} FROM turns WHERE request_id = ?", (request_id,))
+    return next(map(_record, cursor.fetchall()), None)
+
+
+def _latest(cursor: Any, limit: int, before: float | None) -> list[TurnRecord]:
+    where, values = ("", ()) if before is None else ("WHERE time < ?", (before,))
+    cursor.execute(
+        f"SELECT {', '.join(_COLUMNS)} FROM turns {where} ORDER BY time DESC, id DESC LIMIT ?",
+        (*values, limit),
+    )
+    return list(map(_record, cursor.fetchall()))
+
+
+def _hours(cursor: Any, since: float) -> list[Hour]:
+    names = [*(name for name in fields_dict(Hour) if name != "usage"), *_USAGE]
+    cursor.execute(
+        f"SELECT {', '.join(names)} FROM hours WHERE hour > ? ORDER BY hour", (since - HOUR,)
+    )
+    at = len(names) - len(_USAGE)
+    return [
+        Hour(**dict(zip(names[:at], row[:at], strict=True)), usage=Usage(*row[at:]))
+        for row in cursor.fetchall()
+    ]
+
+
+def _shares(cursor: Any, since: float) -> list[tuple[float, Mapping[str, float]]]:
+    cursor.execute(
+        "SELECT time, windows_after FROM turns WHERE time >= ? AND windows_after <> '{}'"
+        " ORDER BY time",
+        (since,),
+    )
+    return [(when, json.loads(shares)) for when, shares in cursor.fetchall()]
+
+
+def _spent_by_keys(cursor: Any, since: float) -> dict[str, tuple[int, int]]:
+    tokens = " + ".join(f"sum({name})" for name in _TOKENS)
+    cursor.execute(
+        f"SELECT key, count(*), {tokens} FROM turns"
+        " WHERE time >= ? AND key IS NOT NULL GROUP BY key",
+        (since,),
+    )
+    return {key: (turns, spent) for key, turns, spent in cursor.fetchall()}
+
+
+_TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    # Rows survive a crash of the daemon, and are written without waiting for the disk; a crash of
+    # the machine loses the last of them and breaks nothing.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.executescript(_SCHEMA)
+
+
+def _record(row: tuple[Any, ...]) -> TurnRecord:
+    told = dict(zip(_COLUMNS, row, strict=True))
+    del told["list_price"]  # a property; the stored one is for SQL
+    usage = Usage(*(told.pop(name) for name in _USAGE))
+    told.update({name: json.loads(told[name]) for name in _JSON})
+    return TurnRecord(**told, usage=usage)

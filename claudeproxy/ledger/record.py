@@ -1,0 +1,79 @@
+"""What is known of a turn once it is over; never anything that was said in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from claudeproxy.messages import Usage
+
+from .prices import list_price
+
+LONGEST_NAME = 64
+"""Characters of a client's name that are kept."""
+
+PLAN, PAID, OTHER = "plan", "paid", "other"
+"""How a turn was paid for: by the plan, as extra usage, or not to Anthropic's plan at all because
+the daemon has another upstream."""
+
+
+@frozen(kw_only=True)
+class TurnRecord:
+    """One request that reached the engine, however it ended; with several answers (``n``), all of
+    them together."""
+
+    time: float
+    """When it arrived, epoch seconds."""
+    request_id: str
+    key: str | None = None
+    """The name of the client's key."""
+    dialect: str
+    """``chat``, ``responses``, ``messages`` or ``completions``."""
+    client: str = ""
+    """From the ``User-Agent``, see :func:`client_name`."""
+    model: str
+    """As it was asked for."""
+    answered_by: str | None = None
+    """The model that upstream says has answered."""
+    placement: str = ""
+    """How it was served: the ``x-claudemax-process`` of its reply."""
+    answers: int = 1
+    usage: Usage = field(factory=Usage)
+    """What upstream counted, with repairs; of an answer that was given up, only its input."""
+    body_bytes: int = 0
+    """Of the client's request."""
+    cli_bytes: int = 0
+    """Written to the CLI for it."""
+    reply_bytes: int = 0
+    """Of the reply's body."""
+    queue_ms: float = 0.0
+    first_token_ms: float | None = None
+    total_ms: float = 0.0
+    status: int | None = None
+    """Of the reply; ``None`` if none was sent."""
+    outcome: str = "ok"
+    """``ok``, ``client left``, or the kind of the failure."""
+    code: str | None = None
+    """Of the failure."""
+    windows_before: Mapping[str, float] = field(factory=dict)
+    windows_after: Mapping[str, float] = field(factory=dict)
+    """The used share (0 to 1) of each plan window, as known when it arrived and when it was
+    over. Other turns may have moved them, too."""
+    paid_by: str | None = None
+    """``plan``, ``paid`` or ``other``; ``None`` if it is not known, or nothing was asked."""
+
+    @property
+    def list_price(self) -> float | None:
+        """US dollars that its tokens cost at Anthropic's list prices; ``None`` if they are not
+        known for its model."""
+        return 0.0 if self.usage == Usage() else list_price(self.answered_by, self.usage)
+
+
+def client_name(user_agent: str | None) -> str:
+    """The first product of a ``User-Agent`` without its version: ``OpenAI/Python 1.99`` is
+    ``OpenAI/Python``, ``curl/8.5`` is ``curl``. Empty if there is none."""
+    product = (user_agent or "").split(" ", 1)[0]
+    name = re.sub(r"/v?\d.*", "", product)[:LONGEST_NAME]
+    return "".join(c if c.isprintable() else "?" for c in name)
