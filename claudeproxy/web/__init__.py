@@ -1,1 +1,1 @@
-"""HTTP: the site with its limits, the gate, the routes, and the answers that stream out."""
+"""HTTP: the site with its limits, the gate, the routes, and the answers that are streamed."""

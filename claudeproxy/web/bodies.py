@@ -1,26 +1,38 @@
-"""The JSON body of a request."""
+"""The JSON body of a request, whose size is checked before it is parsed."""
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 from twisted.web.server import Request
 
-from claudeproxy.messages import FailureError, strict_json
+from claudeproxy.messages import MAX_VALUES, Failure, FailureError, Kind, strict_json, too_many
+
+from .access_log import facts
+from .fairness import no_collector
 
 MAX_DEPTH = 100
 """Levels of a JSON body."""
 
 
 def read_json(request: Request) -> Any:
-    """The body's value.
+    """The value of the body, which is removed from the request.
 
-    :raises FailureError: 400 for what is no JSON or too deep.
+    :raises FailureError: 400 for a body that is not JSON or nested too deeply, 413 for too many
+        values.
     """
     assert request.content is not None
     raw = request.content.read()
+    facts(request).body_bytes = len(raw)
+    request.content = BytesIO()  # it would stay in memory as long as the turn
+    if too_many(raw):
+        raise FailureError(
+            Failure(Kind.TOO_LARGE, f"the body holds more than {MAX_VALUES:,} JSON values", 413)
+        )
     try:
-        value = strict_json(raw)
+        with no_collector():
+            value = strict_json(raw)
     except RecursionError:
         raise FailureError.invalid("the body is nested too deeply") from None
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""Who may come in. Decided from the headers alone, before any body is read."""
+"""Which requests are let in. It is decided by the headers alone, before a body is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 from twisted.web.http_headers import Headers
@@ -15,12 +15,14 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 EXPOSED = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
-    "x-claudemax-estimate, x-claudemax-ignored, x-claudemax-process, x-claudemax-queue-ms"
+    "x-claudemax-estimate, x-claudemax-ignored, x-claudemax-process, x-claudemax-queue-ms, "
+    "anthropic-ratelimit-unified-5h-utilization, anthropic-ratelimit-unified-5h-reset, "
+    "anthropic-ratelimit-unified-7d-utilization, anthropic-ratelimit-unified-7d-reset"
 )
-"""The headers of a reply that a page of an allowed origin may read besides the usual ones."""
+"""The headers of a reply that pages of an allowed origin may read besides the usual ones."""
 
 PREFLIGHT_SECONDS = 600
-"""For how long a browser need not ask again."""
+"""How long a browser need not ask again."""
 
 _VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 
@@ -28,8 +30,8 @@ _VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 @frozen
 class Gate:
     """``hosts``: names accepted in ``Host`` besides the loopback ones, against DNS rebinding.
-    ``origins``: web origins whose pages may call; ``max_body``: bytes; ``keys``: one of them must
-    be sent, if there are any."""
+    ``origins``: web origins whose pages may call; ``max_body``: bytes; ``keys``: if there are any,
+    a request must send one of them."""
 
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
@@ -40,7 +42,7 @@ class Gate:
     def make(
         cls, hosts: Iterable[str], origins: Iterable[str], max_body: int, keys: Keys | None = None
     ) -> Gate:
-        """A gate from the settings' lists."""
+        """A gate from the lists of the settings."""
         return cls(
             frozenset(host.lower() for host in hosts),
             frozenset(origin.rstrip("/").lower() for origin in origins),
@@ -51,15 +53,16 @@ class Gate:
     def refusal(
         self, headers: Headers, *, unix: bool = False, keyless: bool = False
     ) -> Failure | None:
-        """Why a request with these headers is not let in.
+        """Why a request with these headers is refused; ``None`` if it is not.
 
         ``unix``: it came over a unix socket. No web page can reach one, so any ``Host`` will do.
-        ``keyless``: what it asks for is there without a key; a wrong key is refused all the same.
+        ``keyless``: it needs no key as long as it has no body; a wrong key is refused all the
+        same.
         """
         host = _one(headers, "host")
         if not unix and not self._answers_for(host):
             return _forbidden(
-                f"this server does not answer for the host {host!r}; --allow-host adds a name"
+                f"this server does not serve the host {host!r}; --allow-host adds a name"
             )
         origin = _one(headers, "origin")
         if headers.hasHeader("origin") and not self.allows_origin(origin):
@@ -67,27 +70,32 @@ class Gate:
                 f"web pages of {origin!r} may not call this server; --allow-origin adds one"
             )
         if origin is None and _one(headers, "sec-fetch-site") == "cross-site":
-            return _forbidden("requests from other sites' pages are refused")
+            return _forbidden("requests from pages of other sites are refused")
         if self.keys is not None and self.key_name(headers) is None:
             sent = headers.hasHeader("authorization") or headers.hasHeader("x-api-key")
-            if sent or not keyless:
+            if sent or not keyless or _has_body(headers):
                 return _no_key(sent)
         length = _one(headers, "content-length") or "0"
-        if (length != "0" or headers.hasHeader("transfer-encoding")) and not _is_json(headers):
+        if _has_body(headers) and not _is_json(headers):
             return Failure(Kind.INVALID, "content-type must be application/json", 415)
         if length.isdigit() and int(length) > self.max_body:
             return self.too_large()
         return None
 
     def key_name(self, headers: Headers) -> str | None:
-        """The name of the key that was sent; fit for logs, as the key is not."""
+        """The name of the key that was sent. Unlike the key, it may be logged."""
         if self.keys is None:
             return None
         sent = offered(_one(headers, "authorization"), _one(headers, "x-api-key"))
         return self.keys.name_of(sent)
 
+    def reserve(self, headers: Headers) -> Mapping[str, float] | None:
+        """The share of each plan window that the sender must leave; ``None`` if that is not set for
+        its key."""
+        return None if self.keys is None else self.keys.reserve_of(self.key_name(headers))
+
     def shows_all(self, headers: Headers) -> bool:
-        """Whether the sender may see more than that the daemon is up."""
+        """Whether the sender may see more than whether the daemon is up."""
         return self.keys is None or self.key_name(headers) is not None
 
     def allows_origin(self, origin: str | None) -> bool:
@@ -95,7 +103,7 @@ class Gate:
         return origin is not None and origin.lower() in self.origins
 
     def for_page(self, headers: Headers) -> dict[str, str]:
-        """The headers with which a reply can be read by the page that asked: none, as a rule."""
+        """The headers that allow the page which asked to read a reply; usually none."""
         origin = _one(headers, "origin")
         if origin is None or not self.allows_origin(origin):
             return {}
@@ -106,8 +114,8 @@ class Gate:
         }
 
     def preflight(self, method: bytes, headers: Headers) -> dict[str, str] | None:
-        """The headers of the reply to a browser that asks whether a page may call; ``None`` when
-        the request is something else. Browsers send no key with this question."""
+        """The headers of the reply to a browser that asks whether a page may call; ``None`` if the
+        request is not of that kind. Browsers send no key with it."""
         origin = _one(headers, "origin")
         wanted = _one(headers, "access-control-request-method")
         if method != b"OPTIONS" or wanted is None or not self.allows_origin(origin):
@@ -124,7 +132,7 @@ class Gate:
         return reply
 
     def too_large(self) -> Failure:
-        """413 for a body over the limit."""
+        """A 413 for a body over the limit."""
         return Failure(
             Kind.TOO_LARGE, f"the body is larger than {self.max_body} bytes (--max-body)", 413
         )
@@ -135,8 +143,13 @@ class Gate:
         return bool({host.lower(), _hostname(host)} & (LOOPBACK | self.hosts))
 
 
+def _has_body(headers: Headers) -> bool:
+    lengths = headers.getRawHeaders("content-length", ["0"])
+    return lengths != ["0"] or headers.hasHeader("transfer-encoding")
+
+
 def _is_json(headers: Headers) -> bool:
-    """Whether the body is declared as JSON, which no HTML form can do."""
+    """Whether the body is declared as JSON, which an HTML form cannot do."""
     kind = _one(headers, "content-type") or ""
     return kind.partition(";")[0].strip().lower() == "application/json"
 
@@ -150,7 +163,7 @@ def _one(headers: Headers, name: str) -> str | None:
 
 def _hostname(host: str) -> str:
     name, colon, port = host.lower().rpartition(":")
-    return (name if colon and (port.isdigit() or not port) else host.lower()).rstrip(".")
+    return (name if colon and (port.isdigit() or not port) else host.lower()).removesuffix(".")
 
 
 def _forbidden(message: str) -> Failure:
@@ -159,7 +172,7 @@ def _forbidden(message: str) -> Failure:
 
 def _no_key(sent: bool) -> Failure:
     message = (
-        "the key is not one of those in --api-key-file"
+        "this key is not in --api-key-file"
         if sent
         else "a key is needed: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
     )

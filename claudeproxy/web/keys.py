@@ -1,4 +1,4 @@
-"""The keys that clients must send. What is kept of a key is its digest."""
+"""The keys that clients must send. Only their digests are kept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from hashlib import sha256
 
 from attrs import field, frozen
 
+from claudeproxy._values import share
+
 THE_ONLY_ONE = "default"
-"""The name of the key of a file that holds one key and no name."""
+"""The name of the only key of a file that gives it none."""
 
 
 class KeyFileError(Exception):
@@ -25,14 +27,20 @@ def _digests(keys: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
 
 @frozen
 class Keys:
-    """``Keys({"laptop": "..."})``: name to key."""
+    """``Keys({"laptop": "..."})``: name to key. ``reserves``: name to the share of each plan window
+    that its holder must leave."""
 
     _known: tuple[tuple[str, bytes], ...] = field(converter=_digests, repr=False)
+    _reserves: Mapping[str, Mapping[str, float]] = field(factory=dict)
+
+    def reserve_of(self, name: str | None) -> Mapping[str, float] | None:
+        """What the holder of the key ``name`` must leave; ``None`` if that is not set."""
+        return None if name is None else self._reserves.get(name)
 
     def name_of(self, offered: Iterable[str]) -> str | None:
-        """The name of the key that is among ``offered``.
+        """The name of a known key among those ``offered``; ``None`` if there is none.
 
-        It takes the same time whatever is right or wrong about them.
+        It takes the same time whether they are right or wrong.
         """
         name = None
         for digest in map(_digest, offered):
@@ -47,7 +55,7 @@ def _digest(key: str) -> bytes:
 
 
 def offered(authorization: str | None, x_api_key: str | None) -> list[str]:
-    """The keys in these two headers; some clients send both."""
+    """The keys in the two headers; some clients send both."""
     found = [] if x_api_key is None else [x_api_key]
     scheme, _, credentials = (authorization or "").partition(" ")
     if scheme.lower() == "bearer":
@@ -56,13 +64,15 @@ def offered(authorization: str | None, x_api_key: str | None) -> list[str]:
 
 
 def parse(text: str) -> Keys:
-    """The keys of a file that says ``text``: one key, or lines of ``name: key``.
+    """The keys in the ``text`` of a file: one key, or lines of ``name: key``, each followed by
+    ``reserve=WINDOW=PERCENT`` for every window of which the holder must leave a share.
 
-    Empty lines and lines that begin with ``#`` say nothing.
+    Empty lines and lines that begin with ``#`` are skipped.
 
-    :raises KeyFileError: when it holds no key, or something else.
+    :raises KeyFileError: when it holds no key, or anything else.
     """
     keys: dict[str, str] = {}
+    reserves: dict[str, dict[str, float]] = {}
     named = True
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if not line or line.startswith("#"):
@@ -70,6 +80,7 @@ def parse(text: str) -> Keys:
         name, colon, key = (part.strip() for part in line.partition(":"))
         if not colon:
             named, name, key = False, THE_ONLY_ONE, name
+        key, *more = key.split() or [""]
         if not re.fullmatch(r"[\w.@-]+", name) or not re.fullmatch(r"[!-~]+", key):
             raise KeyFileError(f"line {number} is neither a key nor NAME: KEY")
         if name in keys:
@@ -78,25 +89,41 @@ def parse(text: str) -> Keys:
                 f"line {number} is a second key without a name: write NAME: KEY"
             )  # fmt: skip
         keys[name] = key
+        if more:
+            told = [_reserve(option, number) for option in more]
+            reserves[name] = dict(told)
+            if len(reserves[name]) < len(told):
+                raise KeyFileError(f"line {number} reserves a window twice")
     if not keys:
         raise KeyFileError("holds no key")
     if len(keys) > 1 and not named:
         raise KeyFileError("holds a key without a name beside others: write NAME: KEY")
-    return Keys(keys)
+    return Keys(keys, reserves)
+
+
+def _reserve(option: str, number: int) -> tuple[str, float]:
+    name, _, value = option.partition("=")
+    try:
+        if name == "reserve":
+            return share(value)
+        raise ValueError("reserve=WINDOW=PERCENT")
+    except ValueError as error:
+        # The text is not quoted: it may be part of a key.
+        raise KeyFileError(f"line {number}: what follows the key must be {error}") from None
 
 
 def read(path: str, owner: int | None = None) -> Keys:
-    """The keys in the file at ``path``, which must belong to ``owner`` (else to this process's
-    user) and to nobody else.
+    """The keys in the file at ``path``, which must belong to ``owner`` (by default, the user of
+    this process) and be readable for nobody else.
 
-    :raises KeyFileError: when it cannot be read, or others can read it.
+    :raises KeyFileError: when it cannot be read, or can be read by others.
     """
     owner = os.geteuid() if owner is None else owner
     try:
         with open(path, encoding="utf-8") as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
-                raise KeyFileError("is no file")
+                raise KeyFileError("is not a file")
             if about.st_uid != owner:
                 raise KeyFileError(f"belongs to another user: chown it to user {owner}")
             if about.st_mode & 0o077:
@@ -105,4 +132,4 @@ def read(path: str, owner: int | None = None) -> Keys:
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise KeyFileError("is no text") from None
+        raise KeyFileError("is not text") from None

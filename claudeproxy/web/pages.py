@@ -1,4 +1,4 @@
-"""What is told of the daemon itself: its models and its health."""
+"""What the daemon reports about itself: its models, its health and the plan."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from claudeproxy.engine.catalogue import Entry
 from claudeproxy.engine.engine import Engine
 
 _LISTED_SINCE = 1_700_000_000
-"""``created`` of every model: the CLI does not tell."""
+"""``created`` of every model: the CLI does not report it."""
 
 
 @frozen
 class Status:
-    """What ``GET /health`` says. ``logged_in`` is as last known, ``None`` while unknown."""
+    """What ``GET /health`` reports about the CLI and its upstream. ``lost_facts``: the names of the
+    facts to which this version of the CLI does not hold."""
 
     cli_version: str
     upstream: str
-    logged_in: bool | None
+    lost_facts: Sequence[str] = ()
 
 
 def model_object(entry: Entry) -> dict[str, Any]:
-    """One object for both families: OpenAI's fields and Anthropic's."""
+    """A model with both OpenAI's and Anthropic's fields."""
     return {
         "id": entry.id,
         "object": "model",
@@ -38,7 +39,7 @@ def model_object(entry: Entry) -> dict[str, Any]:
 
 
 def model_list(entries: Sequence[Entry]) -> dict[str, Any]:
-    """The list of models, for both families."""
+    """The list of models, with both OpenAI's and Anthropic's fields."""
     data = [model_object(entry) for entry in entries]
     return {
         "object": "list",
@@ -51,20 +52,22 @@ def model_list(entries: Sequence[Entry]) -> dict[str, Any]:
 
 def health(engine: Engine, status: Status) -> dict[str, Any]:
     """Whether turns can be served."""
-    pool, admission = engine.pool, engine.admission
+    keeper, admission, login = engine.keeper, engine.admission, engine.quota.login
+    well = keeper.failures == 0 and not login.failing and not status.lost_facts
     return {
-        "status": "ok" if pool.failures == 0 and status.logged_in is not False else "degraded",
+        "status": "ok" if well else "degraded",
         "provider": "claude-code-cli",
         "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
         "cli_version": status.cli_version,
+        "lost_facts": list(status.lost_facts),
         "upstream": status.upstream,
-        "logged_in": status.logged_in,
-        "used_up_until": engine.standing.report(),
+        "logged_in": login.works,
+        "used_up_until": {name: str(round(until)) for name, until in engine.quota.closed().items()},
         "processes": {
-            "warm": pool.warm,
-            "starting": pool.starting,
-            "kept": len(engine.conversations),
-            "failed_starts": pool.failures,
+            "warm": keeper.unused,
+            "starting": keeper.starting,
+            "kept": keeper.holding,
+            "failed_starts": keeper.failures,
         },
         "turns": {"running": admission.running, "waiting": admission.waiting},
     }

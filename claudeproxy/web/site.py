@@ -1,88 +1,79 @@
-"""The site: where a connection's limits live, so that no route has to think of them.
+"""The site, which enforces the limits of connections, so that routes need not care about them.
 
-``twisted.web`` by itself reads bodies of any size, puts the larger ones into a temporary file,
-and restarts its time-out at every byte.
+``twisted.web`` by itself accepts any number of connections and restarts its timeout at every byte.
+The bodies' limits are in :mod:`.requests`.
 """
 
 from __future__ import annotations
 
 import re
-from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure as Reason
 from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from claudeproxy.messages import Failure, Kind
 
+from . import access_log
 from .gate import Gate
-from .replies import raw_refusal
+from .json_replies import raw_refusal, request_id
+from .requests import LimitedRequest
 
 HEADER_SECONDS = 20.0
-"""For the whole head of a request, from its first byte."""
+"""For all headers of a request, from its first byte."""
 
 BODY_SECONDS = 120.0
 """For the whole body."""
 
 IDLE_SECONDS = 75
-"""Between two requests of a connection."""
+"""Between two requests on a connection."""
 
 LINGER_SECONDS = 2.0
-"""For the client to read why it was refused, while what it still sends is thrown away."""
+"""For a client to read why it was refused, while what it still sends is discarded."""
 
-
-class LimitedRequest(Request):
-    """Asks the gate before the body, and bounds the body in memory."""
-
-    channel: Channel
-    content: BytesIO
-    _refused = False
-
-    def gotLength(self, length: int | None) -> None:
-        self.content = BytesIO()  # never a temporary file: prompts stay off the disk
-        failure = self.channel.judge(self)
-        if failure is not None:
-            self._refuse(failure)
-
-    def handleContentChunk(self, data: bytes) -> None:
-        if self._refused:
-            return
-        if self.content.tell() + len(data) > self.channel.site.gate.max_body:
-            self._refuse(self.channel.site.gate.too_large())
-            return
-        super().handleContentChunk(data)
-
-    def process(self) -> None:
-        if not self._refused:
-            super().process()
-
-    def _refuse(self, failure: Failure) -> None:
-        self._refused = True
-        self.channel.refuse(failure)
+CONNECTIONS = 512
+"""Simultaneous connections, besides those that turns may need. As many more get a 503, and any
+further ones are aborted."""
 
 
 class Channel(HTTPChannel):
-    """One connection, with a total deadline for the head and one for the body of a request."""
+    """A connection with one deadline for the headers and one for the body of a request."""
 
     site: LimitedSite
     transport: Any
+    # Of the request that is being received.
     _path: bytes
     _command: bytes
+    _began: float
     _receiving = False
     _refusing = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.site.channels.add(self)
+        site = self.site
+        site.channels.add(self)
+        self._began = site.reactor.seconds()
+        if len(site.channels) > 2 * site.connections:
+            self.transport.abortConnection()
+        elif len(site.channels) > site.connections:
+            self.refuse(
+                Failure(Kind.UNAVAILABLE, "too many connections at once", 503, retry_after=1.0)
+            )
 
     def connectionLost(self, reason: Reason = connectionDone) -> None:
         self.site.lost(self)
+        if self._receiving and not self._refusing and hasattr(self, "_path"):
+            self._note(None, None)
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
@@ -90,15 +81,16 @@ class Channel(HTTPChannel):
             return
         if not self._receiving and not self.requests:
             self._receiving = True
+            self._began = self.site.reactor.seconds()
             self.setTimeout(HEADER_SECONDS)
-        # Not HTTPChannel's own, which restarts the time-out at every byte.
+        # Not HTTPChannel's method, which restarts the timeout at every byte.
         LineReceiver.dataReceived(self, data)
 
     def lineReceived(self, line: bytes) -> None:
-        # HTTPChannel would read on behind what it has refused, and serve it.
+        # HTTPChannel would read on after what it has refused, and serve it.
         if self._refusing:
             return
-        if line[:1] in (b" ", b"\t"):  # a folded header: not everybody reads it alike
+        if line[:1] in (b" ", b"\t"):  # a folded header, which servers interpret differently
             self._respondToBadRequestAndDisconnect()
             return
         super().lineReceived(line)
@@ -113,7 +105,7 @@ class Channel(HTTPChannel):
     def headerReceived(self, line: bytes) -> bool:
         try:
             return not self._refusing and super().headerReceived(line)
-        except ValueError:  # a length of more digits than Python takes
+        except ValueError:  # a length of more digits than Python accepts
             self._respondToBadRequestAndDisconnect()
             return False
 
@@ -123,7 +115,7 @@ class Channel(HTTPChannel):
             self._respondToBadRequestAndDisconnect()
             return
         absolute = re.match(rb"https?://([^/?]*)(.*)", self._path, re.I | re.S)
-        if absolute:  # RFC 9112, 3.2.2: to be taken, and its host counts instead of the header's
+        if absolute:  # RFC 9112, 3.2.2: to be accepted, and its host counts instead of the header's
             headers = self.requests[-1].requestHeaders
             if len(headers.getRawHeaders(b"host", [])) == 1:
                 headers.setRawHeaders(b"host", [absolute[1]])
@@ -156,31 +148,57 @@ class Channel(HTTPChannel):
             self._close()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self.refuse(Failure(Kind.INVALID, "this is no HTTP request that can be understood", 400))
+        self.refuse(Failure(Kind.INVALID, "this is not a valid HTTP request", 400))
 
     def judge(self, request: Request) -> Failure | None:
-        """Why ``request``, of which only the head is here, is not let in."""
+        """Why ``request``, of which only the headers have arrived, is refused; ``None`` if it is
+        not."""
         gate, headers = self.site.gate, request.requestHeaders
-        # Neither the path nor the method are known to the request yet.
+        # The request itself does not know its path and method yet.
         path = self._path.partition(b"?")[0]
+        if not path.startswith(b"/"):
+            return Failure(Kind.INVALID, "the target is not a path", 400)
         try:
             unquote_to_bytes(path).decode()
         except UnicodeDecodeError:
             return Failure(Kind.INVALID, "the path is not UTF-8", 400)
-        keyless = path == b"/health" or gate.preflight(self._command, headers) is not None
+        health = path.strip(b"/") == b"health" and self._command in (b"GET", b"HEAD")
+        keyless = health or gate.preflight(self._command, headers) is not None
         unix = isinstance(self.getHost(), UNIXAddress)
         return gate.refusal(headers, unix=unix, keyless=keyless)
 
     def refuse(self, failure: Failure) -> None:
-        """Reply now, read no further, and close once the client has had time to read why."""
+        """Reply now, read no more, and close once the client has had time to read the reply."""
         if self._refusing:
             return
         self._refusing = True
         self.persistent = False
         self.setTimeout(None)
-        page = self.site.gate.for_page(self.requests[-1].requestHeaders) if self.requests else {}
-        self.transport.write(raw_refusal(failure, getattr(self, "_path", b""), page))
+        path = getattr(self, "_path", b"")
+        head = getattr(self, "_command", b"") == b"HEAD"
+        ident = request_id(self.requests[-1] if self.requests else self)
+        page = self.site.gate.for_page(self._headers)
+        status, reply = raw_refusal(failure, path, ident, head, page)
+        self.transport.write(reply)
+        self._note(status, failure)
         self.site.reactor.callLater(LINGER_SECONDS, self._close)
+
+    @property
+    def _headers(self) -> Headers:
+        return self.requests[-1].requestHeaders if self.requests else Headers()
+
+    def _note(self, status: int | None, failure: Failure | None) -> None:
+        """Log a request that reaches no route; if there is no failure, its client has left."""
+        access_log.write(
+            request_id(self.requests[-1] if self.requests else self),
+            getattr(self, "_command", b"-"),
+            getattr(self, "_path", b"-"),
+            status,
+            access_log.Facts(failure),
+            self.site.reactor.seconds() - self._began,
+            self.site.gate.key_name(self._headers),
+            left=failure is None,
+        )
 
     def _close(self) -> None:
         """Close, even if the client never reads what was sent."""
@@ -190,36 +208,41 @@ class Channel(HTTPChannel):
 
 
 class LimitedSite(Site):
-    """A site that knows its connections, and can wait until their last byte is out."""
+    """A site that knows its connections, and can wait until their last bytes are sent."""
 
     protocol = Channel  # type: ignore[assignment]
 
-    def __init__(self, reactor: Any, resource: Any, gate: Gate) -> None:
+    def __init__(
+        self, reactor: IReactorTime, resource: IResource, gate: Gate, connections: int = CONNECTIONS
+    ) -> None:
         super().__init__(
             resource, requestFactory=LimitedRequest, timeout=IDLE_SECONDS, reactor=reactor
         )
         self.gate = gate
         self.reactor = reactor
+        self.connections = connections
         self.channels: set[Channel] = set()
+        self.arriving = 0
+        """Bytes received of all bodies that are not complete yet."""
         self.draining = False
         self._drained: Deferred[None] | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
-        """HTTP/1.1 only: our channel speaks nothing else."""
+        """HTTP/1.1 only, because our channel speaks nothing else."""
         return [b"http/1.1"]
 
-    def log(self, request: Any) -> None:
-        """No access log: each turn writes a line of its own."""
+    def log(self, request: HTTPRequest) -> None:
+        """Do nothing: the resource writes its own access log."""
 
     def lost(self, channel: Channel) -> None:
-        """A connection is gone."""
+        """A connection was lost."""
         self.channels.discard(channel)
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Close idle connections now and the others after their reply; fires when none is left."""
+        """Close idle connections now and the others after their reply. Fires when none is left."""
         self.draining = True
         done: Deferred[None] = Deferred()
         if not self.channels:
@@ -233,6 +256,6 @@ class LimitedSite(Site):
         return done
 
     def abort(self) -> None:
-        """Cut what is still connected."""
+        """Abort all connections."""
         for channel in list(self.channels):
             channel.forceAbortClient()

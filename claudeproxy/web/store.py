@@ -1,32 +1,31 @@
-"""Stored responses: what ``store`` and ``previous_response_id`` of the Responses API need.
+"""Stored responses, for ``store`` and ``previous_response_id`` of the Responses API.
 
-The one place where prompts and answers are written to disk. One SQLite file, private to the user
-(0600 in a directory 0700), bounded in size and age, read and written in one thread of its own, in
-the order asked.
+This is the only place where prompts and answers are written to disk: in one SQLite file that is
+private to the user (0600 in a directory 0700) and limited in size and age. A thread of its own
+reads and writes it, in the order of the calls.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+from claudeproxy._database import Database
+
 MAX_AGE = 30 * 24 * 3600.0
-"""Seconds a response is kept after it was last gone on from."""
+"""Seconds for which a response is kept after it was last continued."""
 
 MAX_BYTES = 256 * 1024 * 1024
-"""Of JSON in all; the responses longest unused go first."""
+"""Bytes of JSON in all; the least recently used responses are deleted first."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -54,7 +53,7 @@ WITH RECURSIVE chain (id, previous, place) AS (
 
 @frozen
 class Stored:
-    """A response with the input it answered: ``items``, without those of ``previous``."""
+    """A response with its own input: ``items``, without those of ``previous``."""
 
     response: Mapping[str, Any]
     items: Sequence[Mapping[str, Any]]
@@ -67,14 +66,14 @@ class Stored:
 
     @property
     def output(self) -> Sequence[Mapping[str, Any]]:
-        """The response's items."""
+        """The items of the response."""
         output: Sequence[Mapping[str, Any]] = self.response["output"]
         return output
 
 
 class Store:
-    """Every method but :meth:`open` and :meth:`close` returns a Deferred of what it is said to
-    return. What is put can be had by anything asked after it."""
+    """All methods but :meth:`open` and :meth:`close` return a Deferred of what they describe. What
+    was put is there for any call after it."""
 
     log = Logger()
 
@@ -86,63 +85,40 @@ class Store:
         max_age: float = MAX_AGE,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        """Makes the file; one that SQLite cannot read is moved aside.
+        """Create the file; one that SQLite cannot read is moved aside.
 
-        :raises OSError, sqlite3.Error: when it cannot be made.
+        :raises OSError, sqlite3.Error: when it cannot be created.
         """
-        self._path = path
         self._now = now
         self._max_age = max_age
         self._max_bytes = max_bytes
-        self._pool: ConnectionPool | None = None
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.chmod(0o700)
-        with _alone(path.parent):
-            _make(path)
-            if _is_broken(path):
-                aside = path.with_name(f"{path.name}.broken")
-                self.log.warn("{old} is broken: moved to {new}", old=str(path), new=str(aside))
-                path.replace(aside)
-                _make(path)
+        self._database = Database(path, _prepare)
 
-    def open(self, reactor: Any) -> None:
-        """Ready to be asked."""
-        self._pool = ConnectionPool(
-            "sqlite3",
-            str(self._path),
-            check_same_thread=False,  # it is closed from the reactor's thread
-            cp_reactor=reactor,
-            cp_min=0,
-            cp_max=1,  # one thread keeps the order
-            cp_openfun=_prepare,
-        )
+    def open(self, reactor: IReactorFromThreads) -> None:
+        """Get ready for calls."""
+        self._database.open(reactor)
 
     def close(self) -> None:
-        """Wait for what has been asked, and close the file."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        """Wait for the calls so far, and close the file."""
+        self._database.close()
 
     def put(self, stored: Stored) -> Deferred[None]:
-        """Keep a response, and drop what is too old or too much. Never fails: it is logged."""
-        done = self._run(self._put, stored)
+        """Store a response, and delete what is too old or too much. Never fails: errors are
+        logged."""
+        done = self._database.run(self._put, stored)
         return done.addErrback(lambda why: self.log.failure("a response was not stored", why))
 
     def get(self, ident: str) -> Deferred[Stored | None]:
         """A response by its id."""
-        return self._run(self._get, ident)
+        return self._database.run(self._get, ident)
 
     def chain(self, ident: str) -> Deferred[list[Stored] | None]:
-        """A response and all before it, the oldest first; none when one of them is gone."""
-        return self._run(self._chain, ident)
+        """A response and all before it, the oldest first; ``None`` if one of them is missing."""
+        return self._database.run(self._chain, ident)
 
     def delete(self, ident: str) -> Deferred[bool]:
-        """Whether there was such a response; now there is none."""
-        return self._run(self._delete, ident)
-
-    def _run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        assert self._pool is not None, "the store is not open"
-        return self._pool.runInteraction(work, *args)
+        """Delete a response. Whether there was one."""
+        return self._database.run(self._delete, ident)
 
     # -- in the thread --
 
@@ -184,32 +160,6 @@ class Store:
     def _delete(self, cursor: Any, ident: str) -> bool:
         cursor.execute("DELETE FROM responses WHERE id = ?", (ident,))
         return bool(cursor.rowcount)
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """No other daemon that starts at the same time moves what this one has just made."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _make(path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-
-
-def _is_broken(path: Path) -> bool:
-    with closing(sqlite3.connect(path)) as connection:
-        try:
-            return connection.execute("PRAGMA quick_check").fetchone() != ("ok",)
-        except sqlite3.OperationalError:
-            return False  # locked by another daemon, or not ours to judge
-        except sqlite3.DatabaseError:
-            return True
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

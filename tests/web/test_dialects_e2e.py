@@ -16,6 +16,8 @@ from twisted.internet import reactor
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from claudeproxy.engine import engine
+
 pytestmark = [
     pytest.mark.cli,
     pytest.mark.filterwarnings("ignore:The model:DeprecationWarning"),
@@ -119,10 +121,118 @@ async def test_a_tool_loop_of_responses(daemon: Daemon) -> None:
     assert raw.parse().output_text == "The tool said: two"
 
 
+PATCH = {"type": "custom", "name": "patch"}
+PATCHED = '[[call patch {"input": "a\\n\\u00e9\\ud83d\\ude00"}]]'
+
+
+@ensureDeferred
+async def test_a_custom_tool_of_responses(daemon: Daemon) -> None:
+    client = openai_sdk(daemon)
+
+    def stream(**fields: Any) -> tuple[list[Any], Any]:
+        tools: Any = [PATCH]
+        with client.responses.stream(model=MODEL, tools=tools, **fields) as events:
+            return list(events), events.get_final_response()
+
+    events, first = await in_thread(stream, input=PATCHED)
+    kind = "response.custom_tool_call_input"
+    deltas = [event.delta for event in events if event.type == f"{kind}.delta"]
+    assert "".join(deltas) == "a\né😀"
+    assert len(deltas) > 1
+    (call,) = first.output
+    assert (call.type, call.name, call.input) == ("custom_tool_call", "patch", "a\né😀")
+    output = {"type": "custom_tool_call_output", "call_id": call.call_id, "output": "done"}
+    sent = daemon.body()
+    raw = await respond(daemon, [output], tools=[PATCH], previous_response_id=first.id)
+    assert raw.headers["x-claudemax-process"] == "parked"
+    assert raw.parse().output_text == "The tool said: done"
+    replayed = [{"role": "user", "content": PATCHED}, call.to_dict(), output]
+    raw = await respond(daemon, [*replayed, {"role": "user", "content": "x"}], tools=[PATCH])
+    assert raw.parse().output_text == "You said: x"
+    assert daemon.body()["tools"] == sent["tools"]
+    forced = (await respond(daemon, "x", tools=[PATCH], tool_choice="required")).parse()
+    assert forced.output[0].type == "custom_tool_call"
+
+
+@ensureDeferred
+async def test_a_custom_tool_of_chat(daemon: Daemon) -> None:
+    create: Callable[..., Any] = openai_sdk(daemon).chat.completions.create
+    tools = [{"type": "custom", "custom": {"name": "patch"}}]
+    asked = {"model": MODEL, "tools": tools, "tool_choice": "required"}
+    messages: list[Any] = [{"role": "user", "content": PATCHED}]
+    first = (await in_thread(create, messages=messages, **asked)).choices[0]
+    (call,) = first.message.tool_calls
+    assert (call.type, call.custom.name, call.custom.input) == ("custom", "patch", "a\né😀")
+    assert first.finish_reason == "tool_calls"
+    messages += [first.message, {"role": "tool", "tool_call_id": call.id, "content": "done"}]
+    answer = await in_thread(create, messages=messages, model=MODEL, tools=tools)
+    assert answer.choices[0].message.content == "The tool said: done"
+
+    def stream() -> list[Any]:
+        return list(create(messages=messages[:1], stream=True, **asked))
+
+    deltas = [c.choices[0].delta.to_dict() for c in await in_thread(stream) if c.choices]
+    calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    assert "".join(call["custom"].get("input", "") for call in calls) == "a\né😀"
+
+
+@ensureDeferred
+async def test_what_a_response_was_made_from(daemon: Daemon) -> None:
+    client = openai_sdk(daemon)
+    first = (await respond(daemon, "Hello")).parse()
+    then: Any = [{"role": "developer", "content": "Be brief"}, {"role": "user", "content": "And?"}]
+    second = (await respond(daemon, then, previous_response_id=first.id)).parse()
+    assert first.created_at <= first.completed_at
+    listed = client.responses.input_items.list
+
+    def texts(**query: Any) -> list[str]:
+        return [item.content[0].text for item in listed(second.id, **query)]
+
+    said = ["Hello", "You said: Hello", "Be brief", "And?"]
+    assert await in_thread(texts, order="asc") == said
+    assert await in_thread(texts, limit=1) == said[::-1]  # by pages, the SDK asks for them all
+    page = await in_thread(listed, first.id)
+    assert [item.id for item in page.data] == [f"msg_{first.id.removeprefix('resp_')}i0"]
+    with pytest.raises(openai.NotFoundError):
+        await in_thread(listed, "resp_nowhere")
+    with pytest.raises(openai.BadRequestError, match="limit"):
+        await in_thread(listed, first.id, limit=1000)
+
+
+@ensureDeferred
+async def test_counting_tokens_of_a_response(daemon: Daemon) -> None:
+    client = openai_sdk(daemon)
+    before = len(daemon.turns())
+    first = (await respond(daemon, "Hello " * 400)).parse()
+    count = client.responses.input_tokens.with_raw_response.count
+    raw = await in_thread(count, model=MODEL, input="Hello")
+    assert raw.headers["x-claudemax-estimate"] == "true"
+    assert raw.parse().object == "response.input_tokens"
+    assert 0 < raw.parse().input_tokens < 20
+    raw = await in_thread(count, model=MODEL, input="Hello", previous_response_id=first.id)
+    assert raw.parse().input_tokens > 1000
+    assert len(daemon.turns()) == before + 1
+    with pytest.raises(openai.BadRequestError, match="gpt-4"):
+        await in_thread(count, model="gpt-4", input="Hello")
+
+
+@ensureDeferred
+async def test_an_unknown_model_of_responses(daemon: Daemon) -> None:
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await in_thread(
+                openai_sdk(daemon).responses.create, model="gpt-4", input="ping", stream=stream
+            )
+        assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    answer = await daemon.post("/v1/chat/completions", {"model": "gpt-4", "input": "ping"})
+    assert answer.code == 404
+    await treq.content(answer)
+
+
 @pytest.mark.parametrize(
     ("prompt", "fields", "reason"),
     [
-        ("[[repeat 99 word]]", {"max_output_tokens": 20}, "max_output_tokens"),
+        ("[[wait 0.1]][[repeat 99 word]]", {"max_output_tokens": 20}, "max_output_tokens"),
         ("[[say no]][[stop refusal]]", {}, "content_filter"),
     ],
 )
@@ -184,7 +294,7 @@ async def test_stored_responses_survive_a_restart(make_daemon: Any) -> None:
 
 @ensureDeferred
 async def test_no_store(make_daemon: Any) -> None:
-    daemon = await make_daemon(no_store=True)
+    daemon = await make_daemon(no_store=True, no_ledger=True)
     raw = await respond(daemon, "Hello", store=True)
     response = raw.parse()
     assert raw.headers["x-claudemax-ignored"] == "store"
@@ -223,7 +333,7 @@ async def test_a_message(daemon: Daemon) -> None:
     )
     message = raw.parse()
     assert [block.to_dict() for block in message.content] == [
-        {"type": "text", "text": "You said: Hello", "citations": None}
+        {"type": "text", "text": "You said: Hello", "citations": []}
     ]
     assert (message.stop_reason, message.model) == ("end_turn", MODEL)
     assert message.usage.input_tokens > 0
@@ -273,11 +383,47 @@ async def test_a_tool_loop_of_messages(daemon: Daemon) -> None:
 
 
 @ensureDeferred
+async def test_a_message_with_what_a_search_found(daemon: Daemon) -> None:
+    texts = [{"type": "text", "text": "it is b"}]
+    found = {"type": "search_result", "source": "https://a.example/b", "title": "B"}
+    found["content"] = texts
+    first = (await ask(daemon, "[[call add {}]]", tools=[ANTHROPIC_ADD])).parse()
+    result = {"type": "tool_result", "tool_use_id": first.content[0].id, "content": [found]}
+    messages = [
+        {"role": "user", "content": "[[call add {}]]"},
+        {"role": "assistant", "content": first.content},
+        {"role": "user", "content": [result, found, {"type": "text", "text": "And?"}]},
+    ]
+    answer = (await ask(daemon, messages, tools=[ANTHROPIC_ADD])).parse()
+    assert answer.content[0].text == "You said: And?"
+    *_, asked = (m for m in daemon.body()["messages"] if m["role"] == "user")
+    blocks = [{k: v for k, v in b.items() if k != "cache_control"} for b in asked["content"]]
+    assert blocks[0]["content"] == [found]
+    assert blocks[1] == found
+
+
+@ensureDeferred
+async def test_a_late_system_message_does_not_cost_the_process(daemon: Daemon) -> None:
+    first = (await ask(daemon, "Hello", system="Be brief")).parse()
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": first.content},
+        {"role": "system", "content": "The user is in a hurry."},
+        {"role": "user", "content": "And?"},
+    ]
+    raw = await ask(daemon, messages, system="Be brief")
+    assert raw.headers["x-claudemax-process"] == "kept"
+    assert raw.parse().content[0].text == "You said: And?"
+    assert daemon.body()["system"][-1]["text"].endswith("Be brief")
+    assert "<system-reminder>\\nThe user is in a hurry.\\n" in json.dumps(daemon.body()["messages"])
+
+
+@ensureDeferred
 async def test_how_messages_end(daemon: Daemon) -> None:
     stopped = (await ask(daemon, "[[say a b c d]]", stop_sequences=["c"])).parse()
     assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "c")
     assert stopped.content[0].text == "a b "
-    cut = (await ask(daemon, "[[repeat 99 word]]", max_tokens=20)).parse()
+    cut = (await ask(daemon, "[[wait 0.1]][[repeat 99 word]]", max_tokens=20)).parse()
     assert cut.stop_reason == "max_tokens"
     refused = (await ask(daemon, "[[say no]][[stop refusal]]")).parse()
     assert refused.stop_reason == "refusal"
@@ -366,6 +512,26 @@ async def test_completions(daemon: Daemon) -> None:
 
 
 # -- what belongs to no one dialect --
+
+
+@pytest.mark.expected_errors
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("wrong", [lambda index: 0, lambda index: index + 1, lambda index: -1])
+@ensureDeferred
+async def test_an_answer_under_a_wrong_index_is_an_error(
+    daemon: Daemon,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: Callable[[int], int],
+    stream: bool,
+) -> None:
+    right = engine._to
+    monkeypatch.setattr(engine, "_to", lambda sink, index: right(sink, wrong(index)))
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "n": 2}
+    response = await daemon.post("/v1/chat/completions", {**body, "stream": stream})
+    text = await treq.text_content(response)
+    assert "the daemon failed; its log says why" in text
+    assert "[DONE]" not in text
+    assert response.code == 500 or stream
 
 
 @ensureDeferred

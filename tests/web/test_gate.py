@@ -49,6 +49,8 @@ def test_loopback_names_are_let_in(host: str) -> None:
         "0.0.0.0",
         "localhost:x@evil.example",
         "localhost:80:80",
+        "localhost..",
+        "localhost..:3456",
     ],
 )
 def test_other_hosts_are_refused(host: str | None) -> None:
@@ -160,6 +162,11 @@ def test_keys_at_the_gate(fields: dict[str, str | list[str]], name: str | None) 
 def test_what_is_there_without_a_key() -> None:
     assert KEYED.refusal(headers(), keyless=True) is None
     assert KEYED.refusal(headers(x_api_key="wrong"), keyless=True) is not None
+    assert KEYED.refusal(headers(content_length="0"), keyless=True) is None
+    for sent in ({"content_length": "1"}, {"transfer_encoding": "chunked"}):
+        failure = KEYED.refusal(headers(content_type="application/json", **sent), keyless=True)
+        assert failure is not None
+        assert failure.status == 401
     assert OPEN.shows_all(headers())
 
 

@@ -37,7 +37,17 @@ def test_key_file_texts(text: str, names: dict[str, str]) -> None:
         (f"{KEY}\n{KEY}2", "line 2 is a second key without a name: write NAME: KEY"),
         (f"a: {KEY}\na: {KEY}2", "line 2 gives a a second key"),
         (f"{KEY}\nb: {KEY}2", "holds a key without a name beside others: write NAME: KEY"),
-        ("two words", "line 1 is neither a key nor NAME: KEY"),
+        ("two words", "line 1: what follows the key must be reserve=WINDOW=PERCENT"),
+        (f"a: {KEY} # mine", "line 1: what follows the key must be reserve=WINDOW=PERCENT"),
+        (f"a: {KEY} keep=x=1", "line 1: what follows the key must be reserve=WINDOW=PERCENT"),
+        (
+            f"# x\na: {KEY} reserve=five_hour=101",
+            "line 2: what follows the key must be WINDOW=PERCENT, such as five_hour=20",
+        ),
+        (
+            f"a: {KEY} reserve=five_hour=20 reserve=20",
+            "line 1: what follows the key must be WINDOW=PERCENT, such as five_hour=20",
+        ),
         (f"# x\nmy laptop: {KEY}", "line 2 is neither a key nor NAME: KEY"),
         ("laptop:", "line 1 is neither a key nor NAME: KEY"),
         ("ключ", "line 1 is neither a key nor NAME: KEY"),
@@ -48,6 +58,19 @@ def test_refused_key_file_texts(text: str, words: str) -> None:
         parse(text)
     assert str(caught.value) == words
     assert KEY not in words
+
+
+def test_a_key_with_a_reserve() -> None:
+    keys = parse(
+        f"laptop: {KEY}\n"
+        "cron:  cr0n   reserve=five_hour=20  reserve=seven_day=12.5%\n"
+        "free: fr33 reserve=five_hour=0\n"
+    )
+    assert [keys.name_of([key]) for key in (KEY, "cr0n", "fr33")] == ["laptop", "cron", "free"]
+    assert keys.reserve_of("laptop") is keys.reserve_of(None) is None
+    assert keys.reserve_of("cron") == {"five_hour": 0.2, "seven_day": 0.125}
+    assert keys.reserve_of("free") == {"five_hour": 0.0}
+    assert parse(f"{KEY} reserve=five_hour=20").reserve_of("default") == {"five_hour": 0.2}
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])
@@ -84,7 +107,7 @@ def test_key_files_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"\xff\xfe")
     path.chmod(0o600)
-    with pytest.raises(KeyFileError, match=r"^is no text$"):
+    with pytest.raises(KeyFileError, match=r"^is not text$"):
         read(str(path))
 
 

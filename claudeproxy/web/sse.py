@@ -1,4 +1,4 @@
-"""The two ways an answer leaves: as a stream of events, or whole."""
+"""An answer as server-sent events, at the pace at which its client reads."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.web.server import Request
 from zope.interface import implementer
 
 from claudeproxy.dialects.shapes import Stream
-from claudeproxy.engine.engine import Answers
-from claudeproxy.messages import Assembly, Event, Failure, Finished
+from claudeproxy.engine.engine import TurnGroup
+from claudeproxy.messages import Event, Failure
 
-from .replies import Refusal, refuse
+from .json_replies import Refusal, refuse
 
 KEEP_ALIVE = 15.0
-"""Seconds of silence after which a comment is sent, and the headers if they are still held."""
+"""Seconds of silence after which a comment is sent, and before it the headers if need be."""
 
 STALL = 60.0
 """Seconds a client may leave its full socket unread."""
@@ -24,31 +25,36 @@ STALL = 60.0
 
 @implementer(IPushProducer)
 class Streamed:
-    """Writes events to a client as they come; the client's full socket stops the process.
+    """Writes events to a client as they come. While the client's socket is full, the process is
+    paused.
 
-    The headers are held until the first event, so that an early failure has its own status.
+    The headers are held back until the first event, so that an early failure has its own status.
     """
 
     def __init__(
-        self, reactor: Any, request: Any, renderer: Stream, refusal: Refusal | None = None
+        self,
+        reactor: IReactorTime,
+        request: Request,
+        renderer: Stream,
+        refusal: Refusal | None = None,
     ) -> None:
-        """``refusal``: how an early failure is worded."""
+        """``refusal``: of the dialect, for an early failure."""
         self._reactor = reactor
         self._request = request
         self._renderer = renderer
         self._refusal = refusal
         self._headers: Callable[[], Mapping[str, str]] = dict
-        self._answers: Answers | None = None
-        self._stall: Any = None
-        self._silence: Any = None
+        self._group: TurnGroup | None = None
+        self._stall: IDelayedCall | None = None
+        self._silence: IDelayedCall | None = None
         self._committed = False
         self.failure: Failure | None = None
         self.done: Deferred[None] = Deferred()
         """Fires when the last byte is written."""
 
-    def follow(self, answers: Answers, headers: Callable[[], Mapping[str, str]]) -> None:
-        """Pass the client's pace on to ``answers``; ``headers`` are read when they are sent."""
-        self._answers = answers
+    def follow(self, group: TurnGroup, headers: Callable[[], Mapping[str, str]]) -> None:
+        """Pause and resume ``group`` with the client. ``headers`` is called when they are sent."""
+        self._group = group
         self._headers = headers
         if not self.done.called:
             self._silence = self._reactor.callLater(KEEP_ALIVE, self._keep_alive)
@@ -73,10 +79,8 @@ class Streamed:
             self._end()
 
     def close(self) -> None:
-        """Nobody waits for more: the answer has ended, or the client is gone."""
+        """Send nothing more: the answer has ended, or the client has left."""
         self._stop_timers()
-        if self._answers is not None:
-            self._answers.cancel()
 
     def _commit(self) -> None:
         if self._committed:
@@ -99,8 +103,6 @@ class Streamed:
         self._stop_timers()
         if self._committed:
             self._request.unregisterProducer()
-        if self.failure is not None and self._answers is not None:
-            self._answers.cancel()
         self.done.callback(None)
 
     def _stop_timers(self) -> None:
@@ -113,57 +115,26 @@ class Streamed:
         """The socket is full."""
         if self._stall is None:
             self._stall = self._reactor.callLater(STALL, self._stalled)
-        if self._answers is not None:
-            self._answers.pause()
+        if self._group is not None:
+            self._group.pause()
 
     def resumeProducing(self) -> None:
         """The client reads again."""
         _cancel(self._stall)
         self._stall = None
-        if self._answers is not None:
-            self._answers.resume()
+        if self._group is not None:
+            self._group.resume()
 
     def stopProducing(self) -> None:
-        """The connection is lost."""
-        self.close()
+        """The connection is lost. Klein cancels the handler for that, which ends the turns."""
 
     def _stalled(self) -> None:
         self._stall = None
-        self._request.transport.abortConnection()
+        transport: Any = self._request.transport
+        transport.abortConnection()
 
 
-def _cancel(*timers: Any) -> None:
+def _cancel(*timers: IDelayedCall | None) -> None:
     for timer in timers:
         if timer is not None and timer.active():
             timer.cancel()
-
-
-class Collected:
-    """Gathers whole answers."""
-
-    def __init__(self, n: int) -> None:
-        self._assemblies = [Assembly() for _ in range(n)]
-        self._ends: dict[int, Finished] = {}
-        self.failure: Failure | None = None
-        self.done: Deferred[None] = Deferred()
-        """Fires when all answers are in, or one of them has failed."""
-
-    def events(self, index: int, events: list[Event]) -> None:
-        """A burst of events of answer ``index``."""
-        if self.done.called:
-            return
-        for event in events:
-            if isinstance(event, Failure):
-                self.failure = event
-                self.done.callback(None)
-                return
-            if isinstance(event, Finished):
-                self._ends[index] = event
-            else:
-                self._assemblies[index].add(event)
-        if len(self._ends) == len(self._assemblies):
-            self.done.callback(None)
-
-    def answers(self) -> list[tuple[Assembly, Finished]]:
-        """The answers, in order of their index."""
-        return [(assembly, self._ends[i]) for i, assembly in enumerate(self._assemblies)]

@@ -24,7 +24,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.logger import formatEvent, globalLogPublisher
 
-from claudeproxy.endpoints import Door
+from claudeproxy.endpoints import ListeningService
 from claudeproxy.web.gate import EXPOSED
 
 PAGE = "https://chat.example.com"
@@ -103,6 +103,27 @@ async def test_the_key_is_checked_before_the_body_is_read(make_daemon: Any, tmp_
     assert b"invalid_api_key" in reply
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "POST /health HTTP/1.1\r\ncontent-length: 60000000",
+        "PUT /health HTTP/1.1\r\ncontent-length: 0",
+        "OPTIONS /health HTTP/1.1",
+        "GET /health HTTP/1.1\r\ncontent-length: 60000000",
+        "GET /health HTTP/1.1\r\ntransfer-encoding: chunked",
+        f"OPTIONS {CHAT} HTTP/1.1\r\naccess-control-request-method: POST\r\n"
+        f"origin: {PAGE}\r\ncontent-length: 60000000",
+    ],
+)
+@ensureDeferred
+async def test_without_a_key_no_body_is_read(make_daemon: Any, tmp_path: Path, line: str) -> None:
+    daemon = await make_daemon(api_key_file=key_file(tmp_path), allow_origin=(PAGE,))
+    head = f"{line}\r\nhost: localhost\r\ncontent-type: application/json\r\n\r\n"
+    reply = await in_thread(talk, tcp(daemon.port[0].getHost().port), head)
+    assert reply.startswith(b"HTTP/1.1 401 "), reply
+    assert b"invalid_api_key" in reply
+
+
 @ensureDeferred
 async def test_the_openai_sdk_brings_its_key(make_daemon: Any, tmp_path: Path) -> None:
     from openai import AuthenticationError, OpenAI
@@ -125,18 +146,21 @@ async def test_the_openai_sdk_brings_its_key(make_daemon: Any, tmp_path: Path) -
 @ensureDeferred
 async def test_without_allow_origin_nothing_is_said_to_pages(daemon: Daemon) -> None:
     ask = {"origin": PAGE, "access-control-request-method": "POST"}
-    for response in (
-        await treq.request("OPTIONS", daemon.url + CHAT, headers=ask),
-        await daemon.post(CHAT, HELLO, origin=PAGE),
-        await daemon.post(CHAT, HELLO),
-        await treq.get(daemon.url + "/v1/models", headers={"sec-fetch-site": "cross-site"}),
-    ):
-        assert response.code in (200, 403)
-        assert (response.code == 200) is (response.request.headers.getRawHeaders("x") == ["y"]) or (
-            not [
-                n for n, _ in response.headers.getAllRawHeaders() if b"access-control" in n.lower()
-            ]
-        )
+    foreign = {"sec-fetch-site": "cross-site"}
+    replies = {
+        "a preflight": (403, await treq.request("OPTIONS", daemon.url + CHAT, headers=ask)),
+        "a page's request": (403, await daemon.post(CHAT, HELLO, origin=PAGE)),
+        "a page's GET": (403, await treq.get(daemon.url + "/v1/models", headers={"origin": PAGE})),
+        "a link": (403, await treq.get(daemon.url + "/v1/models", headers=foreign)),
+        "a program's request": (200, await daemon.post(CHAT, HELLO)),
+        "a program's stream": (200, await daemon.post(CHAT, {**HELLO, "stream": True})),
+        "no such path": (404, await treq.get(daemon.url + "/nothing")),
+    }
+    for name, (status, response) in replies.items():
+        sent = [key.lower() for key, _ in response.headers.getAllRawHeaders()]
+        assert response.code == status, name
+        assert not [key for key in sent if key.startswith(b"access-control-")], name
+        assert b"vary" not in sent, name
         await treq.content(response)
 
 
@@ -195,6 +219,40 @@ async def test_replies_an_allowed_page_can_read(make_daemon: Any, tmp_path: Path
     assert response.code == 403
     assert header(response, "access-control-allow-origin") is None
     await treq.content(response)
+
+
+@ensureDeferred
+async def test_pages_of_other_origins_are_told_nothing(make_daemon: Any) -> None:
+    """Where some origin may read replies, as well."""
+    daemon = await make_daemon(allow_origin=(PAGE,))
+    for origin in ("https://evil.example", PAGE + ".evil.example", "null"):
+        ask = {"origin": origin, "access-control-request-method": "POST"}
+        for response in (
+            await treq.request("OPTIONS", daemon.url + CHAT, headers=ask),
+            await daemon.post(CHAT, HELLO, origin=origin),
+        ):
+            assert response.code == 403
+            assert header(response, "access-control-allow-origin") is None
+            assert header(response, "access-control-expose-headers") is None
+            await treq.content(response)
+    response = await daemon.post(CHAT, HELLO)
+    assert (response.code, header(response, "access-control-allow-origin")) == (200, None)
+    await treq.content(response)
+
+
+@ensureDeferred
+async def test_streams_are_kept_by_nobody_on_the_way(daemon: Daemon) -> None:
+    """Neither cached nor gathered: a proxy such as nginx would hold the answer back to its end."""
+    for path in (CHAT, "/v1/messages", "/v1/responses"):
+        body = {**HELLO, "max_tokens": 50, "input": "Hello", "stream": True}
+        if path == "/v1/responses":
+            del body["messages"]
+        response = await daemon.post(path, body)
+        assert response.code == 200, await treq.content(response)
+        assert header(response, "content-type") == "text/event-stream; charset=utf-8"
+        assert header(response, "cache-control") == "no-cache, no-transform"
+        assert header(response, "x-accel-buffering") == "no"
+        await treq.content(response)
 
 
 @ensureDeferred
@@ -266,8 +324,8 @@ def certificate(directory: Path) -> str:
 @ensureDeferred
 async def test_unix_socket_endpoint(daemon: Daemon, tmp_path: Path, host: str) -> None:
     path = tmp_path / "s"
-    door = Door(f"unix:{path}:mode=600", daemon.api.site, reactor)
-    door.startService()
+    service = ListeningService(f"unix:{path}:mode=600", daemon.api.site, reactor)
+    service.startService()
     try:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -280,8 +338,34 @@ async def test_unix_socket_endpoint(daemon: Daemon, tmp_path: Path, host: str) -
         assert reply.startswith(b"HTTP/1.1 200 ")
         assert b"You said: Hello" in reply
     finally:
-        await door.stopService()
+        await service.stopService()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "lines", ["", "host:\r\n", "host: a..b\r\n", "host: \xff[\r\n", f"host: {'a' * 300}\r\n"]
+)
+@ensureDeferred
+async def test_over_a_unix_socket_no_host_is_needed(
+    daemon: Daemon, tmp_path: Path, lines: str
+) -> None:
+    service = ListeningService(f"unix:{tmp_path / 's'}:mode=600", daemon.api.site, reactor)
+    service.startService()
+    try:
+
+        def ask() -> bytes:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(tmp_path / "s"))
+            with connection:
+                head = f"GET /v1/models HTTP/1.1\r\n{lines}connection: close\r\n\r\n"
+                connection.sendall(head.encode("latin-1"))
+                return b"".join(iter(lambda: connection.recv(65536), b""))
+
+        reply = await in_thread(ask)
+        assert reply.startswith(b"HTTP/1.1 200 OK\r\n"), reply
+        assert b'"object":"list"' in reply
+    finally:
+        await service.stopService()
 
 
 @pytest.mark.parametrize("kind", ["ssl", "tls"])
@@ -293,8 +377,8 @@ async def test_tls_endpoint(daemon: Daemon, tmp_path: Path, kind: str) -> None:
     else:
         directory = quoteStringArgument(str(tmp_path))
         description = f"tls:{directory}:{port}:interface=127.0.0.1"
-    door = Door(description, daemon.api.site, reactor)
-    door.startService()
+    service = ListeningService(description, daemon.api.site, reactor)
+    service.startService()
     try:
 
         def ask() -> bytes:
@@ -308,9 +392,10 @@ async def test_tls_endpoint(daemon: Daemon, tmp_path: Path, kind: str) -> None:
         assert reply.startswith(b"HTTP/1.1 200 ")
         assert b"You said: Hello" in reply
     finally:
-        await door.stopService()
+        await service.stopService()
 
 
+@pytest.mark.cli
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,0 +1,126 @@
+"""The access log: one line for each request, without anything of the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import define
+from twisted.logger import Logger
+
+from claudeproxy.engine.engine import TurnGroup
+from claudeproxy.messages import (
+    ArgumentsDelta,
+    Event,
+    Failure,
+    Finished,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    Usage,
+)
+
+LONGEST_PATH = 200
+"""Characters of a path that are logged."""
+
+_log = Logger()
+
+
+@define
+class Facts:
+    """What is learnt about a request on its way, for its line.
+
+    ``model``: as it was asked for; ``answered_by``: the model that upstream says has answered;
+    ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
+    token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them.
+    """
+
+    failure: Failure | None = None
+    model: str = ""
+    placement: str = ""
+    began: float = 0.0
+    answered_by: str | None = None
+    first_token: float | None = None
+    usage: Usage | None = None
+    body_bytes: int = 0
+    group: TurnGroup | None = None
+
+    def heard(self, events: Iterable[Event], now: float) -> None:
+        """A burst of events of one of its answers."""
+        for event in events:
+            if isinstance(event, Started):
+                self.answered_by = event.model
+            elif isinstance(event, Finished):
+                self.usage = event.usage if self.usage is None else self.usage + event.usage
+            elif self.first_token is None and isinstance(
+                event, (TextDelta, ThinkingDelta, ArgumentsDelta)
+            ):
+                self.first_token = now - self.began
+
+
+def facts(request: Any) -> Facts:
+    """The facts about ``request``."""
+    known: Facts | None = getattr(request, "claudemax_facts", None)
+    if known is None:
+        known = request.claudemax_facts = Facts()
+    return known
+
+
+def write(
+    request_id: str,
+    method: bytes,
+    path: bytes,
+    status: int | None,
+    found: Facts,
+    seconds: float,
+    key: str | None,
+    left: bool = False,
+) -> None:
+    """Write the line of one request.
+
+    ``status``: as sent, ``None`` if nothing was sent; ``key``: the name of the client's key;
+    ``left``: the client left before the end. A good ``/health`` gets no line, because monitors
+    poll it all the time.
+    """
+    path = path.partition(b"?")[0]
+    failure = found.failure
+    if status == 200 and failure is None and not left and path.rstrip(b"/").endswith(b"/health"):
+        return
+    code = None if failure is None else failure.code
+    cause = None
+    if failure is not None and failure.status >= 500:
+        cause = failure.message if failure.cause is None else failure.cause
+    outcome = "ok" if failure is None else failure.kind.value
+    _log.info(
+        "{request_id} {method} {path} {shown} {outcome}{more} {seconds:.2f}s{whose}{why}",
+        request_id=request_id,
+        method=method.decode("ascii", "backslashreplace"),
+        path=path[:LONGEST_PATH].decode("ascii", "backslashreplace"),
+        status=status,
+        shown=status or "-",
+        outcome="client left" if left else outcome,
+        code=code,
+        model=found.model,
+        answered_by=found.answered_by,
+        placement=found.placement,
+        **_spent(found),
+        more="".join(
+            f" {word}" for word in (code, found.model, found.placement) if word and word != outcome
+        ),
+        seconds=seconds,
+        key=key,
+        whose=f" {key}" if key else "",
+        cause=cause,
+        why=f": {cause}" if cause else "",
+    )
+
+
+def _spent(found: Facts) -> dict[str, Any]:
+    """Tokens and time to the first of them, ``None`` where there was no answer."""
+    usage = found.usage
+    return {
+        "input_tokens": None if usage is None else usage.prompt_tokens,
+        "cached_tokens": None if usage is None else usage.cache_read_tokens,
+        "output_tokens": None if usage is None else usage.output_tokens,
+        "first_token": found.first_token,
+    }

@@ -1,0 +1,124 @@
+"""The API as a resource, for whatever site mounts it: each request is checked here before it
+reaches a route, and gets its line in the log."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from claudeproxy.messages import Failure, Kind
+
+from . import access_log
+from .gate import Gate
+from .journal import Journal
+from .json_replies import phrase, refuse, request_id
+
+
+class APIResource(Resource):
+    """Checks requests, and passes them on to ``routes``."""
+
+    isLeaf = True
+
+    def __init__(
+        self, reactor: IReactorTime, gate: Gate, journal: Journal, routes: IResource
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._gate = gate
+        self._journal = journal
+        self._routes = routes
+
+    def render(self, request: Request) -> int:
+        """Reply to ``request``, now or later."""
+        began = access_log.facts(request).began = self._reactor.seconds()
+        self._serve(request)
+        if request.finished:
+            self._note(request, began)
+        else:
+            # After Klein's own callback, which ends the turn: only then everything is known.
+            done = request.notifyFinish()
+            done.addCallbacks(
+                lambda _: self._note(request, began),
+                lambda _: self._note(request, began, left=True),
+            )
+        return NOT_DONE_YET
+
+    def _note(self, request: Request, began: float, left: bool = False) -> None:
+        seconds = self._reactor.seconds() - began
+        status = request.code if request.startedWriting else None
+        access_log.write(
+            request_id(request),
+            request.method,
+            request.path,
+            status,
+            access_log.facts(request),
+            seconds,
+            self._gate.key_name(request.requestHeaders),
+            left,
+        )
+        self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
+
+    def _serve(self, request: Request) -> None:
+        assert request.postpath is not None
+        headers = request.requestHeaders
+        ident = request_id(request).encode()
+        request.setHeader(b"x-request-id", ident)
+        request.setHeader(b"request-id", ident)
+        for name, value in self._gate.for_page(headers).items():
+            request.setHeader(name.encode(), value.encode())
+        # A superfluous slash, at the end or where a base URL ends, makes no difference.
+        request.postpath = [part for part in request.postpath if part] or [b""]
+        preflight = self._gate.preflight(request.method, headers)
+        failure = self._failure(request, preflight is not None)
+        if failure is not None:
+            self._end(request, refuse(request, failure))
+        elif preflight is not None:
+            for name, value in preflight.items():
+                request.setHeader(name.encode(), value.encode())
+            request.setResponseCode(204, phrase(204))
+            self._end(request, b"")
+        else:
+            # Klein builds URLs from it, which nobody uses. A Host that is not a name would break
+            # it, and so would a unix socket without a Host.
+            request.getRequestHostname = lambda: b"localhost"  # type: ignore[method-assign]
+            self._routes.render(request)
+
+    def _failure(self, request: Request, preflight: bool) -> Failure | None:
+        headers = request.requestHeaders
+        assert request.postpath is not None and request.prepath is not None
+        assert request.content is not None
+        if not isinstance(request.content, BytesIO):
+            request.content.close()
+            request.content = BytesIO()
+            return Failure(
+                Kind.TOO_LARGE,
+                "this site writes bodies of this size to disk, where no conversation belongs; "
+                "create it with requestFactory=claudeproxy.web.requests.InMemoryRequest",
+                413,
+            )
+        keyless = preflight or (
+            request.postpath == [b"health"] and request.method in (b"GET", b"HEAD")
+        )
+        unix = isinstance(request.getHost(), UNIXAddress)
+        refusal = self._gate.refusal(headers, unix=unix, keyless=keyless)
+        if refusal is not None:
+            return refusal
+        try:
+            b"/".join(request.postpath + request.prepath).decode()
+        except UnicodeDecodeError:
+            return Failure(Kind.INVALID, "the path is not UTF-8", 400)
+        if (request.getHeader("upgrade") or "").lower() == "websocket":
+            # The only status after which Codex silently continues over HTTP at once.
+            request.setHeader(b"upgrade", b"HTTP/1.1")
+            request.setHeader(b"connection", b"upgrade")
+            return Failure(Kind.INVALID, "there are no WebSockets here; use HTTP", 426)
+        return None
+
+    def _end(self, request: Request, body: bytes) -> None:
+        if body:
+            request.write(body)
+        request.finish()

@@ -1,0 +1,313 @@
+"""The routes. Importing this module imports Klein, and with it installs the reactor."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as Reason
+from twisted.web.resource import IResource
+from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from claudeproxy.dialects import anthropic, chat_route, completions, responses, responses_items
+from claudeproxy.dialects.shapes import ParsedBody
+from claudeproxy.engine.engine import Engine
+from claudeproxy.ledger.ledger import Ledger
+from claudeproxy.messages import Failure, FailureError, Kind
+
+from . import stored_responses, usage
+from .bodies import read_json
+from .fairness import TimeSlice, no_collector
+from .gate import Gate
+from .handler import TurnHandler
+from .journal import Journal
+from .json_replies import refuse, reply, request_id
+from .pages import Status, health, model_list, model_object
+from .resource import APIResource
+from .store import Store, Stored
+
+ROUTES = (
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/responses/input_tokens",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/completions",
+    "/v1/models",
+    "/v1/usage",
+    "/v1/usage/turns",
+    "/health",
+    "/docs/plan",
+)
+"""The routes of this server; those below ``/v1`` also exist without it."""
+
+Read = Callable[[Any, str, int], ParsedBody]
+"""A dialect's function to read a body; see :class:`~claudeproxy.dialects.shapes.ParsedBody`."""
+
+_app = Klein()
+
+
+def _route(path: str, method: str) -> Callable[[Any], Any]:
+    """A route below ``/v1``, which also exists without it."""
+
+    def mark(handler: Any) -> Any:
+        for prefix in ("/v1", ""):
+            _app.route(f"{prefix}{path}", methods=[method])(handler)
+        return handler
+
+    return mark
+
+
+class API:
+    """All endpoints over one engine."""
+
+    app = _app
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        engine: Engine,
+        gate: Gate,
+        status: Callable[[], Status],
+        store: Store | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """``store``: where responses are kept; ``None`` to keep none. ``ledger``: where turns are;
+        the same."""
+        self._reactor = reactor
+        self._engine = engine
+        self._gate = gate
+        self._status = status
+        self._store = store
+        self._ledger = ledger
+        self.journal = Journal(engine)
+        if ledger is not None:
+            self.journal.observers.append(ledger.add)
+        self._handler = TurnHandler(reactor, engine, gate, self.journal)
+
+    def resource(self) -> IResource:
+        """The resource of the API, to be mounted in any site."""
+        return APIResource(self._reactor, self._gate, self.journal, self.app.resource())
+
+    # -- turns --
+
+    @_route("/chat/completions", "POST")
+    async def create_chat_completion(self, request: Request) -> bytes:
+        """A chat completion, streamed or complete."""
+        return await self._answer(request, "chat", chat_route.read)
+
+    @_route("/completions", "POST")
+    async def create_completion(self, request: Request) -> bytes:
+        """A legacy completion, streamed or complete."""
+        return await self._answer(request, "completions", completions.read)
+
+    @_route("/messages", "POST")
+    async def create_message(self, request: Request) -> bytes:
+        """A message in Anthropic's own format, streamed or complete."""
+        return await self._answer(request, "messages", anthropic.read)
+
+    @_route("/messages/count_tokens", "POST")
+    def count_tokens(self, request: Request) -> bytes:
+        """An estimate: see :func:`~claudeproxy.dialects.anthropic.count`."""
+        asked, tokens = anthropic.count(read_json(request))
+        self._engine.catalogue.resolve(asked.model)
+        request.setHeader(b"x-claudemax-estimate", b"true")
+        return reply(request, {"input_tokens": tokens})
+
+    @_route("/responses", "POST")
+    async def create_response(self, request: Request) -> bytes:
+        """A response, streamed or complete, and stored unless that is not wanted or possible."""
+        time_slice = TimeSlice(self._reactor)
+        body = read_json(request)
+        await time_slice.give_way()
+        past = await stored_responses.past(self._store, responses.references(body))
+        with no_collector():
+            parsed = responses.read(body, _ident(request), _now(), past, _now)
+        await time_slice.give_way()
+        store = self._store
+
+        def keep(response: dict[str, Any]) -> None:
+            assert store is not None
+            store.put(Stored(response, parsed.items, parsed.previous))
+
+        return await self._handler.serve(
+            request, "responses", parsed, keep if parsed.keep else None
+        )
+
+    @_route("/responses/input_tokens", "POST")
+    async def count_response_tokens(self, request: Request) -> bytes:
+        """An estimate: see :func:`~claudeproxy.dialects.responses.count`."""
+        body = read_json(request)
+        past = await stored_responses.past(self._store, responses.references(body))
+        model, tokens = responses.count(body, past)
+        try:
+            if model is not None:
+                self._engine.catalogue.resolve(model)
+        except FailureError as error:
+            return refuse(request, error.failure, responses.refusal)
+        request.setHeader(b"x-claudemax-estimate", b"true")
+        return reply(request, {"object": "response.input_tokens", "input_tokens": tokens})
+
+    async def _answer(self, request: Request, dialect: str, read: Read) -> bytes:
+        time_slice = TimeSlice(self._reactor)
+        body = read_json(request)
+        await time_slice.give_way()
+        with no_collector():
+            parsed = read(body, _ident(request), _now())
+        await time_slice.give_way()
+        return await self._handler.serve(request, dialect, parsed)
+
+    # -- stored responses --
+
+    @_route("/responses/<ident>", "GET")
+    async def response(self, request: Request, ident: str) -> bytes:
+        """A stored response."""
+        if b"true" in request.args.get(b"stream", ()):
+            raise FailureError.invalid("stored responses are not streamed", "stream")
+        found = await self._store.get(ident) if self._store else None
+        if found is None:
+            raise self._no_response(ident)
+        return reply(request, found.response)
+
+    @_route("/responses/<ident>/input_items", "GET")
+    async def input_items(self, request: Request, ident: str) -> bytes:
+        """The input of a stored response, including the responses before it."""
+        items = await stored_responses.input_items(self._store, ident)
+        if items is None:
+            raise self._no_response(ident)
+        query = {n.decode("latin-1"): v[-1].decode("latin-1") for n, v in request.args.items()}
+        return reply(request, responses_items.page(items, query))
+
+    @_route("/responses/<ident>", "DELETE")
+    async def delete_response(self, request: Request, ident: str) -> bytes:
+        """Delete a stored response."""
+        if self._store is None or not await self._store.delete(ident):
+            raise self._no_response(ident)
+        return reply(request, {"id": ident, "object": "response", "deleted": True})
+
+    @_route("/responses/compact", "POST")
+    def no_compaction(self, request: Request) -> bytes:
+        """A 404 of its own: otherwise ``compact`` would be taken for the id of a response."""
+        raise FailureError(_no_route(request))
+
+    def _no_response(self, ident: str) -> FailureError:
+        why = "" if self._store else " This server runs with --no-store."
+        message = f"Response with id {ident!r} not found.{why}"
+        return FailureError(Failure(Kind.NOT_FOUND, message, 404))
+
+    # -- models and health --
+
+    @_route("/models", "GET")
+    def models(self, request: Request) -> bytes:
+        """The models that are known now."""
+        return reply(request, model_list(self._engine.catalogue.entries()))
+
+    @_route("/models/<path:name>", "GET")
+    def model(self, request: Request, name: str) -> bytes:
+        """One model, by any name that a request may use for it."""
+        return reply(request, model_object(self._engine.catalogue.entry(name)))
+
+    @_route("/usage", "GET")
+    async def usage(self, request: Request) -> bytes:
+        """What is known about the plan, and what was used of it; spends no quota."""
+        days = _number(request, b"days", usage.DAYS, usage.MAX_DAYS)
+        return reply(request, await usage.usage(self._engine, self._ledger, days))
+
+    @_route("/usage/turns", "GET")
+    async def turns(self, request: Request) -> bytes:
+        """The latest turns, the newest first; ``before`` pages on."""
+        limit = _number(request, b"limit", usage.TURNS, usage.MAX_TURNS)
+        return reply(request, await usage.turns(self._kept_turns(), limit, _before(request)))
+
+    @_route("/usage/turns/<ident>", "GET")
+    async def turn(self, request: Request, ident: str) -> bytes:
+        """The receipt of a turn, by the id of its request."""
+        found = await self._kept_turns().turn(ident)
+        if found is None:
+            message = f"there is no turn of the request {ident!r} in the ledger"
+            raise FailureError(Failure(Kind.NOT_FOUND, message, 404))
+        return reply(request, usage.receipt(found))
+
+    def _kept_turns(self) -> Ledger:
+        if self._ledger is None:
+            message = "this server keeps no turns: it runs with --no-ledger"
+            raise FailureError(Failure(Kind.NOT_FOUND, message, 404))
+        return self._ledger
+
+    @app.route("/docs/plan", methods=["GET"])
+    def plan(self, request: Request) -> bytes:
+        """What the plan pays for and what it does not, in words; errors refer to this page."""
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        return Path(__file__).with_name("plan.rst").read_bytes()
+
+    @app.route("/health", methods=["GET"])
+    def health(self, request: Request) -> bytes:
+        """Whether turns can be served; spends no quota and starts no process."""
+        found = health(self._engine, self._status())
+        if not self._gate.shows_all(request.requestHeaders):
+            found = {"status": found["status"]}
+        return reply(request, found)
+
+    # -- errors --
+
+    @app.handle_errors(FailureError)
+    def _failed(self, request: Any, failure: Reason) -> bytes:
+        error: Any = failure.value
+        return refuse(request, error.failure)
+
+    @app.handle_errors(HTTPException)
+    def _no_route(self, request: Any, failure: Reason) -> bytes:
+        if not isinstance(failure.value, MethodNotAllowed):
+            return refuse(request, _no_route(request))
+        takes = ", ".join(sorted(failure.value.valid_methods or ()))
+        request.setHeader(b"allow", takes.encode())
+        path, method = request.path.decode("latin-1"), request.method.decode("latin-1")
+        why = f"{path} does not take {method}, only {takes}"
+        return refuse(request, Failure(Kind.INVALID, why, 405))
+
+    @app.handle_errors(Exception)
+    def _broken(self, request: Any, failure: Reason) -> bytes:
+        self.log.failure("a request broke", failure=failure)
+        return refuse(request, Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500))
+
+
+def _no_route(request: Request) -> Failure:
+    path = request.path.decode("latin-1")
+    message = f"there is no {path} here; this server serves {', '.join(ROUTES)}"
+    return Failure(Kind.NOT_FOUND, message, 404, code="unknown_url")
+
+
+def _number(request: Request, name: bytes, default: int, most: int) -> int:
+    text = request.args.get(name, [b"%d" % default])[-1]
+    if not text.isdigit() or not 1 <= int(text[:9]) <= most:
+        field = name.decode()
+        raise FailureError.invalid(f"{field} must be an integer from 1 to {most}", field)
+    return int(text)
+
+
+def _before(request: Request) -> float | None:
+    text = request.args.get(b"before", [None])[-1]
+    try:
+        before = None if text is None else float(text)
+    except ValueError:
+        before = math.nan
+    if before is not None and not math.isfinite(before):
+        raise FailureError.invalid("before must be a time in epoch seconds", "before")
+    return before
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _ident(request: Request) -> str:
+    """The part of the request's id that the ids of its reply share."""
+    return request_id(request).removeprefix("req_")

@@ -1,0 +1,150 @@
+"""What was used: of the plan's windows, and by turns, in all and one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from attrs import asdict
+
+from claudeproxy.engine.engine import Engine
+from claudeproxy.ledger.ledger import HOUR, Hour, Ledger
+from claudeproxy.ledger.prices import AS_OF
+from claudeproxy.ledger.projection import Projection, look_back, project
+from claudeproxy.ledger.record import TurnRecord
+from claudeproxy.ledger.totals import SESSION, Totals, by, by_session, day
+
+DAYS, MAX_DAYS = 30, 400
+"""Days told of without and with asking for more."""
+
+TURNS, MAX_TURNS = 50, 1000
+"""Turns told of, the same."""
+
+_LENGTHS = {"five_hour": 5 * 3600.0, "seven_day": 7 * 24 * 3600.0}
+"""Seconds a window lasts; those of other names last as long as the one their name begins with."""
+
+
+async def usage(engine: Engine, ledger: Ledger | None, days: int = DAYS) -> dict[str, Any]:
+    """The plan's windows, as last reported by the upstream, what this server makes of them, and
+    what the turns of the last ``days`` days came to (``null`` without a ledger).
+
+    ``used``: percent; times are epoch seconds; days are the server's own.
+    """
+    now = engine.now()
+    if ledger is None:
+        return {**plan(engine, {}), "ledger": None}
+    hours = await ledger.hours(_midnight(now, days - 1))
+    return {**plan(engine, await _projections(engine, ledger)), "ledger": _spent(hours, now, days)}
+
+
+async def turns(ledger: Ledger, limit: int, before: float | None) -> dict[str, Any]:
+    """A page of turns, the newest first."""
+    found = await ledger.latest(limit, before)
+    return {"object": "list", "data": [receipt(record) for record in found]}
+
+
+def receipt(record: TurnRecord) -> dict[str, Any]:
+    """One turn, as JSON."""
+    told = asdict(record)
+    spent = Totals(1, usage=record.usage, list_price=record.list_price or 0.0).as_dict()
+    for name in ("turns", "failed", "paid_turns", "unpriced_turns", "list_price_usd", "saved_usd"):
+        del spent[name]
+    price = record.list_price
+    return {
+        "object": "turn",
+        **told,
+        "usage": spent,
+        "list_price_usd": None if price is None else round(price, 6),
+    }
+
+
+async def _projections(engine: Engine, ledger: Ledger) -> dict[str, Projection | None]:
+    now = engine.now()
+    running = {n: w for n, w in engine.quota.windows.known.items() if now < w.resets}
+    if not running:
+        return {}
+    reports = await ledger.shares(now - max(map(look_back, running)))
+    found = {}
+    for name, window in running.items():
+        length = next((s for start, s in _LENGTHS.items() if name.startswith(start)), 0.0)
+        since = max(now - look_back(name), window.resets - length)
+        heard = [(when, shares[name]) for when, shares in reports if name in shares]
+        found[name] = project(heard, window.used, window.resets, now, since)
+    return found
+
+
+def _spent(hours: Sequence[Hour], now: float, days: int) -> dict[str, Any]:
+    today = day_of(now)
+    week = {(today - timedelta(back)).isoformat() for back in range(7)}
+
+    def named(name: str, groups: Mapping[Any, Totals]) -> list[dict[str, Any]]:
+        return [{name: group, **totals.as_dict()} for group, totals in groups.items()]
+
+    last_day = [row for row in hours if row.hour > now - 24 * HOUR]
+    return {
+        "list_prices_of": AS_OF,
+        "days": days,
+        "today": Totals.of(r for r in hours if day(r) == today.isoformat()).as_dict(),
+        "last_7_days": Totals.of(r for r in hours if day(r) in week).as_dict(),
+        "total": Totals.of(hours).as_dict(),
+        "by_day": named("day", by(hours, day)),
+        "by_hour": named("hour", by(last_day, lambda row: row.hour)),
+        "by_model": named("model", by(hours, lambda row: row.model)),
+        "by_key": named("key", by(hours, lambda row: row.key)),
+        "by_client": named("client", by(hours, lambda row: row.client)),
+        "sessions": [
+            {"start": start, "end": start + SESSION, **totals.as_dict()}
+            for start, totals in by_session(hours).items()
+        ],
+    }
+
+
+def day_of(now: float) -> date:
+    """The local day at ``now``, epoch seconds."""
+    return datetime.fromtimestamp(now).date()
+
+
+def _midnight(now: float, back: int) -> float:
+    """When the local day ``back`` days ago began."""
+    first = day_of(now) - timedelta(back)
+    return datetime(first.year, first.month, first.day).timestamp()
+
+
+def plan(engine: Engine, projections: Mapping[str, Projection | None]) -> dict[str, Any]:
+    """The plan's windows, and what is known of extra usage."""
+    quota, now = engine.quota, engine.now()
+    windows, closed = quota.windows, quota.closed()
+    told = {
+        name: {
+            "used": None if window is None else round(window.used * 100, 2),
+            "resets_at": round(closed[name] if window is None else window.resets),
+            "status": None if window is None else window.status,
+            "closed": name in closed,
+            "reserve": round(quota.policy.reserve.get(name, 0.0) * 100, 2),
+            "projection": _as_dict(projections.get(name)),
+        }
+        for name, window in {
+            **dict.fromkeys(closed),
+            **{name: window for name, window in windows.known.items() if now < window.resets},
+        }.items()
+    }
+    return {
+        "object": "usage",
+        "plan": quota.applies,
+        "logged_in": quota.login.works,
+        "windows": told,
+        "extra_usage": {
+            "enabled": windows.extra_usage,
+            "disabled_reason": windows.why_off,
+            "in_use": windows.in_use,
+            "allowed_here": quota.policy.extra_usage,
+            "paid_turns": quota.charges.paid,
+            "refused_setups": quota.charges.charged,
+            "undecided": quota.undecided,
+        },
+    }
+
+
+def _as_dict(projection: Projection | None) -> dict[str, Any] | None:
+    return None if projection is None else projection.as_dict()
