@@ -1,41 +1,42 @@
-"""What the text of an option may be: one function a kind, from text to value.
+"""Parsers of option values: one function per kind, from text to value.
 
-Each raises ValueError with a text that completes "must be ...".
+Each raises a ValueError whose text completes "must be ...".
 """
 
+import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """Whole numbers from `least` on."""
+def integer_from(least: int) -> Callable[[str], int]:
+    """Integers from `least` on."""
 
     def parse(text: str) -> int:
         if re.fullmatch(r"[0-9]{1,15}", text) and int(text) >= least:
             return int(text)
-        raise ValueError(f"a whole number, {least} or more")
+        raise ValueError(f"an integer, {least} or more")
 
     return parse
 
 
 def seconds(text: str) -> float:
-    """A time that may be none at all."""
+    """A time in seconds, which may be 0."""
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text):
         return float(text)
     raise ValueError("a number of seconds, 0 or more")
 
 
 def deadline(text: str) -> float:
-    """A time in seconds that is not none."""
+    """A time in seconds, more than 0."""
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text) and float(text) > 0:
         return float(text)
     raise ValueError("a number of seconds, more than 0")
 
 
 def flag(text: str) -> bool:
-    """Yes or no, in the words of TOML and of environment files."""
+    """A boolean, in the words of TOML and of environment files."""
     if text.lower() in ("1", "true", "yes", "on"):
         return True
     if text.lower() in ("0", "false", "no", "off"):
@@ -43,13 +44,45 @@ def flag(text: str) -> bool:
     raise ValueError("true or false")
 
 
+def choice(*words: str) -> Callable[[str], str]:
+    """One of `words`."""
+
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        raise ValueError(f"one of {', '.join(words)}{nearest(text, words)}")
+
+    return parse
+
+
+def nearest(text: str, names: Iterable[str], prefix: str = "") -> str:
+    """What is likely meant by `text`, as a question to add to an error; empty if nothing is.
+
+    `prefix`: what all of them begin with, which makes none of them alike.
+    """
+    bare = [name.removeprefix(prefix) for name in names]
+    found = difflib.get_close_matches(text.removeprefix(prefix), bare, 1)
+    return f' (did you mean "{prefix}{found[0]}"?)' if found else ""
+
+
 def endpoint(text: str) -> str:
     """A Twisted endpoint string; digits are a TCP port on loopback."""
     if re.fullmatch(r"[0-9]{1,5}", text) and int(text) <= 65535:
         return f"tcp:{text}:interface=127.0.0.1"
-    if re.match(r"[A-Za-z]\w*:.", text):
+    number = re.search(r"(?:^tcp6?|[\w.]\]?):([0-9]{2,5})\b", text)
+    port = number[1] if number else "3456"
+    hint = ""
+    if "::1" in text:
+        hint = rf"; for ::1 write tcp6:{port}:interface=\:\:1"
+    elif re.fullmatch(r"(localhost|127\.0\.0\.1):[0-9]+", text):
+        hint = f"; {port} alone is that port on 127.0.0.1"
+    elif re.fullmatch(r"[\w-]*\.[\w.-]*:[0-9]+", text):
+        hint = f"; for one address write tcp:{port}:interface={text.partition(':')[0]}"
+    elif re.match(r"[A-Za-z]\w*:.", text):
         return text
-    raise ValueError("a port number up to 65535 or an endpoint such as unix:/run/claudemax.sock")
+    raise ValueError(
+        f"a port number up to 65535 or an endpoint such as unix:/run/claudemax.sock{hint}"
+    )
 
 
 def path(text: str) -> str:
@@ -91,3 +124,12 @@ def alias(text: str) -> tuple[str, str]:
     if re.fullmatch(r"\S+", name) and re.fullmatch(r"\S+", model):
         return name, model
     raise ValueError("NAME=MODEL")
+
+
+def share(text: str) -> tuple[str, float]:
+    """(window, share from 0 to 1) of ``WINDOW=PERCENT``."""
+    window, _, percent = text.partition("=")
+    number = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]+)?)%?", percent)
+    if re.fullmatch(r"[a-z][a-z0-9_]*", window) and number and float(number[1]) <= 100:
+        return window, float(number[1]) / 100
+    raise ValueError("WINDOW=PERCENT, such as five_hour=20")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,26 +15,28 @@ from twisted.application import strports
 from twisted.application.service import MultiService
 from twisted.internet import endpoints
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory, IReactorCore
 from twisted.internet.protocol import Factory
 
+from claudeproxy import ports
 from claudeproxy.options import ConfigError
 
 
-class Door(MultiService):
-    """Listens on one endpoint. If it cannot, twistd ends with status 1 and one line."""
+class ListeningService(MultiService):
+    """Listens on one endpoint. If that fails, twistd exits with status 1 and one line."""
 
-    def __init__(self, description: str, factory: Any, reactor: Any) -> None:
+    def __init__(self, description: str, factory: IProtocolFactory, reactor: IReactorCore) -> None:
         super().__init__()
         self._description = description
         strports.service(description, factory, reactor).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
-        """Listen. twistd asks for it while it still has all its rights."""
+        """Listen. twistd calls this while it still has all its privileges."""
         with self._in_one_line():
             super().privilegedStartService()
 
     def startService(self) -> None:
-        """Listen, if that has not been done yet."""
+        """Listen, unless that has been done."""
         with self._in_one_line():
             super().startService()
 
@@ -44,13 +47,31 @@ class Door(MultiService):
         except (CannotListenError, OSError, OverflowError) as error:
             cause = getattr(error, "socketError", error)
             why = getattr(cause, "strerror", None) or cause
-            # Not SystemExit: a twistd that goes into the background would wait for ever.
+            why = f"{why}{_remedy(error, cause)}"
+            # Not SystemExit: a twistd that goes into the background would wait forever.
             sys.tracebacklimit = 0
             raise ConfigError(f"--port {self._description}: {why}") from None
 
 
+def _remedy(error: Exception, cause: object) -> str:
+    """What to do about a place where one cannot listen."""
+    number = getattr(cause, "errno", None)
+    port, host = getattr(error, "port", None), getattr(error, "interface", None) or "127.0.0.1"
+    if not isinstance(port, int):
+        return ""
+    if number == errno.EADDRINUSE:
+        held, free = ports.holder(port), ports.next_free(port, host)
+        by = "" if held is None else f" by {held}"
+        return f"{by}; --port {free} is free" if free else by
+    if number == errno.EACCES:
+        return "; ports below 1024 are the system's: take a higher one"
+    if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return f"; this machine has no address {host}: --port {port} listens on 127.0.0.1"
+    return ""
+
+
 def check(descriptions: Iterable[str], keyed: bool) -> None:
-    """See that each of ``descriptions`` may be served; without a key only the local ones may.
+    """Check that all ``descriptions`` may be served; without a key, only local ones may.
 
     :raises ConfigError: otherwise.
     """
@@ -77,17 +98,17 @@ _JUDGED = (
 
 
 def is_local(description: str) -> bool:
-    """Whether only this machine can reach the endpoint that ``description`` is about.
+    """Whether only this machine can reach the endpoint ``description``.
 
-    Nothing listens here: the endpoint is told to, on a reactor that only takes down where. A kind
-    of endpoint that is not known here counts as one that others reach.
+    The endpoint is told to listen on a reactor that only notes where, so nothing really listens.
+    Endpoints of an unknown kind count as reachable by others.
 
-    :raises ValueError: when it describes no endpoint; the text says why, in one line.
+    :raises ValueError: when it is not an endpoint; the text says why, in one line.
     """
     notes = _Notes()
     try:
         endpoint = endpoints.serverFromString(notes, description)
-    except Exception as error:  # a certificate that is none raises what OpenSSL likes
+    except Exception as error:  # a broken certificate raises anything of OpenSSL's
         raise ValueError(_reason(error)) from None
     if not isinstance(endpoint, _JUDGED):
         return False
@@ -97,12 +118,12 @@ def is_local(description: str) -> bool:
 
 
 class _NotReally(Exception):
-    """Ends an attempt to listen, when it is known where."""
+    """Ends an attempt to listen once it is known where."""
 
 
 @frozen
 class _Notes:
-    """What endpoints need of a reactor. Each call notes whether that place is a local one."""
+    """The part of a reactor that endpoints need. Each call notes whether the place is local."""
 
     places: list[bool] = field(factory=list)
 

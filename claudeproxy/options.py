@@ -1,11 +1,11 @@
 """Settings: one frozen class, filled from the command line, the environment and a TOML file.
 
-The fields of `Settings` are the only table of options: their metadata makes the command line and
-its help (`claudeproxy.tap`), the variables (``CLAUDEMAX_MAX_BODY``) and the keys of the file
-(``max-body``). Where several name an option the first wins, whole: command line, environment,
-file, default.
+The fields of `Settings` are the only table of options: the command line and its help
+(`claudeproxy.tap`), the variables (``CLAUDEMAX_MAX_BODY``) and the keys of the file (``max-body``)
+are made from their metadata. The first source that has an option wins: command line, environment,
+file, default. Lists are not merged.
 
-Why not a settings library: twistd demands a `twisted.python.usage.Options`, and none makes one.
+There is no settings library because twistd requires a `twisted.python.usage.Options`.
 """
 
 import os
@@ -24,21 +24,21 @@ else:
 
 
 class ConfigError(Exception):
-    """A setting is wrong. The text is one line that names the option, its source and the remedy."""
+    """A wrong setting. The text is one line that names the option, its source and the remedy."""
 
 
 @attrs.frozen
 class Option:
-    """How a field of `Settings` is written by a user."""
+    """How users write a field of `Settings`."""
 
     help: str
     """One sentence."""
     parse: Callable[[str], Any]
-    """Text to value; a ValueError completes "must be ..."."""
+    """From text to value. The text of a ValueError completes "must be ..."."""
     unit: str
-    """What the value is: ``SECONDS``, ``PATH``; empty for a flag."""
+    """The kind of value: ``SECONDS``, ``PATH``; empty for a flag."""
     default: str
-    """What a user would write for the default, or what leaving the option out means."""
+    """The default as a user would write it, or what it means to leave the option out."""
     repeatable: bool = False
     """The field is a tuple of values."""
 
@@ -57,7 +57,7 @@ def _option(
     unset: str = "none",
     repeatable: bool = False,
 ) -> Any:
-    """A field of `Settings`. `unset` says what it means that there is no `default`."""
+    """A field of `Settings`. `unset`: what it means to leave out an option without a `default`."""
     value = None if default is None else parse(default)
     if repeatable:
         value = () if default is None else (value,)
@@ -85,10 +85,15 @@ class Settings:
     demo: bool = _option(
         "Serve the embedded demo upstream: no login, no model.", values.flag, default="off"
     )
-    warm: int = _option("Processes that wait for a first turn.", values.whole(0), "N", "2")
-    concurrency: int = _option("Turns that may run at once.", values.whole(1), "N", "8")
-    queue: int = _option("Turns that may wait; more are refused.", values.whole(0), "N", "64")
-    max_body: int = _option("The largest request.", values.whole(1), "BYTES", str(64 << 20))
+    processes: int | None = _option(
+        "How many Claude CLIs may run, about 200 MB each.", values.integer_from(1), "N",
+        unset="as many as a quarter of the memory holds, 2 to 16",
+    )  # fmt: skip
+    concurrency: int = _option("Turns that may run at once.", values.integer_from(1), "N", "8")
+    queue: int = _option(
+        "Turns that may wait; more are refused.", values.integer_from(0), "N", "64"
+    )
+    max_body: int = _option("The largest request.", values.integer_from(1), "BYTES", str(64 << 20))
     first_token_timeout: float = _option(
         "How long an answer may take to begin.", values.deadline, "SECONDS", "120"
     )
@@ -104,12 +109,16 @@ class Settings:
     park: float = _option(
         "How long a process waits for a client's tool result.", values.seconds, "SECONDS", "900"
     )
-    keep: int = _option(
-        "Processes that may be kept or parked between turns, 180 MB each.",
-        values.whole(0), "N", "4",
-    )  # fmt: skip
     keep_seconds: float = _option(
-        "How long a process is kept for the next turn.", values.seconds, "SECONDS", "600"
+        "How long a process is kept that nobody uses.", values.seconds, "SECONDS", "600"
+    )
+    keep: int | None = _option(
+        "Formerly the kept ones of --processes: now, with --warm, the same as that, but no fewer "
+        "than --concurrency.",
+        values.integer_from(0), "N",
+    )  # fmt: skip
+    warm: int | None = _option(
+        "Formerly the waiting ones of --processes: see --keep.", values.integer_from(0), "N"
     )
     allow_host: tuple[str, ...] = _option(
         "A Host header to accept besides the loopback names.", values.host, "HOST", repeatable=True
@@ -120,23 +129,50 @@ class Settings:
     model_alias: tuple[tuple[str, str], ...] = _option(
         "Another name for a model.", values.alias, "NAME=MODEL", repeatable=True
     )
+    extra_usage: bool = _option(
+        "Let turns be paid as extra usage, where the account has it switched on.",
+        values.flag, default="off",
+    )  # fmt: skip
+    reserve: tuple[tuple[str, float], ...] = _option(
+        "How much of a plan window to leave for the owner's own use: five_hour, seven_day ...",
+        values.share, "WINDOW=PERCENT", repeatable=True,
+    )  # fmt: skip
+    plain_tool_names: bool = _option(
+        "Send tools under the client's own names instead of mcp__server__name, for an upstream of "
+        "one's own.",
+        values.flag, default="off",
+    )  # fmt: skip
+    no_repair: bool = _option(
+        "Do not ask once more for an answer that breaks its JSON schema.",
+        values.flag, default="off",
+    )  # fmt: skip
     no_store: bool = _option(
         "Keep no answers of the Responses API on disk.", values.flag, default="off"
     )
+    no_ledger: bool = _option("Keep no record of what each turn used.", values.flag, default="off")
+    log_format: str = _option(
+        "How the log is written: auto (lines for people on a terminal of `claudemax`, else text), "
+        "text, or json (an object a line).",
+        values.choice("auto", "text", "json"), "FORMAT", "auto",
+    )  # fmt: skip
     api_key_file: str | None = _option(
         "A file with the key that clients must send, or lines of NAME: KEY.", values.path, "PATH"
     )
 
 
 def table() -> Iterator[tuple[str, Option]]:
-    """(field name, option) of every option, in the order of `Settings`."""
+    """The (field name, option) pairs, in the order of `Settings`."""
     for field in attrs.fields(Settings):
         if "option" in field.metadata:
             yield field.name, field.metadata["option"]
 
 
 def read_toml(path: str) -> Mapping[str, Any]:
-    """What the file at `path` says. OSError when it cannot be read, ConfigError when not TOML."""
+    """The content of the file at `path`.
+
+    :raises OSError: when it cannot be read.
+    :raises ConfigError: when it is not TOML.
+    """
     with open(path, "rb") as file:
         try:
             return cast(Mapping[str, Any], tomllib.load(file))
@@ -149,20 +185,26 @@ def load(
     environ: Mapping[str, str],
     read_toml: Callable[[str], Mapping[str, Any]] = read_toml,
 ) -> Settings:
-    """The settings that a command line, an environment and the file they lead to add up to.
+    """The settings from a command line, an environment and the file that these name.
 
-    `options` maps the options given (``max-body``, and ``config``) to their text, repeatable ones
-    to a list of texts. Raises ConfigError.
+    `options` maps the given options (``max-body``, and ``config``) to their text, repeatable ones
+    to a list of texts.
+
+    :raises ConfigError: when one of them is wrong.
     """
     path, file = _file(options, environ, read_toml)
-    unknown = set(file) - {field.replace("_", "-") for field, _ in table()}
-    if unknown:
-        raise ConfigError(f'{path}: there is no option "{min(unknown)}"')
+    names = [field.replace("_", "-") for field, _ in table()]
+    for name in sorted(set(file) - set(names)):
+        hint = values.nearest(name, names)
+        if name == "upstream-key":
+            hint = ": it is the variable CLAUDEMAX_UPSTREAM_KEY"  # no secret in this file
+        raise ConfigError(f'{path}: there is no option "{name}"{hint}')
+    _check_variables(environ)
     found: dict[str, Any] = {}
     source: dict[str, str] = {}
     for field, option in table():
-        name, variable = field.replace("_", "-"), "CLAUDEMAX_" + field.upper()
-        # An empty variable is an unset one: that is how service files and containers unset it.
+        name, variable = field.replace("_", "-"), PREFIX + field.upper()
+        # An empty variable counts as unset: that is how service files and containers unset one.
         text = environ.get(variable)
         if name in options:
             source[field], raw = f"--{name}", options[name]
@@ -176,11 +218,26 @@ def load(
     settings = Settings(**found, upstream_key=environ.get("CLAUDEMAX_UPSTREAM_KEY") or "any")
     if settings.demo and settings.upstream:
         raise ConfigError(f"{source['demo']} and {source['upstream']} exclude each other")
-    names = [name for name, _ in settings.model_alias]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f'{source["model_alias"]}: "{name}" is given more than once')
+    for field in ("model_alias", "reserve"):
+        names = [name for name, _ in getattr(settings, field)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f'{source[field]}: "{name}" is given more than once')
     return settings
+
+
+PREFIX = "CLAUDEMAX_"
+
+VARIABLES = ("CLAUDEMAX_CONFIG", "CLAUDEMAX_UPSTREAM_KEY")
+"""Those that are no options."""
+
+
+def _check_variables(environ: Mapping[str, str]) -> None:
+    """A misspelled one is refused: who sets CLAUDEMAX_API_KEYFILE believes that there is a key."""
+    known = [*VARIABLES, *(PREFIX + field.upper() for field, _ in table())]
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and environ[name] and name not in known:
+            raise ConfigError(f"there is no variable {name}{values.nearest(name, known, PREFIX)}")
 
 
 def _file(
@@ -188,7 +245,7 @@ def _file(
     environ: Mapping[str, str],
     read_toml: Callable[[str], Mapping[str, Any]],
 ) -> tuple[str, Mapping[str, Any]]:
-    """The path and the content of the settings file; the content is empty when there is none."""
+    """The path and the content of the settings file; without a file, the content is empty."""
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
     named = options.get("config") or environ.get("CLAUDEMAX_CONFIG")
     path = named or os.path.join(home, "claudemax", "config.toml")
@@ -201,12 +258,13 @@ def _file(
 
 
 def _value(option: Option, raw: Any, source: str) -> Any:
-    """What `raw` (text, a list of texts, or what TOML makes of a value) means."""
+    """The value of `raw`: text, a list of texts, or a value of TOML."""
     if not option.repeatable:
         return _parsed(option, raw, source)
-    if isinstance(raw, Mapping) and option.parse is values.alias:
+    if isinstance(raw, Mapping) and option.parse in (values.alias, values.share):
         raw = [
-            f"{name}={model}" if isinstance(model, str) else model for name, model in raw.items()
+            f"{name}={value}" if isinstance(value, (str, int, float)) else value
+            for name, value in raw.items()
         ]
     return tuple(_parsed(option, one, source) for one in (raw if isinstance(raw, list) else [raw]))
 

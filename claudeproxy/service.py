@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
+from claudeproxy._reactor import IDaemonReactor
 from claudeproxy.cli import launch
 from claudeproxy.cli.installation import Installation
-from claudeproxy.endpoints import Door, check
+from claudeproxy.cli.login import advice
+from claudeproxy.cli.watch import Watch
+from claudeproxy.demo.app import DemoUpstream
+from claudeproxy.demo.service import DemoService
+from claudeproxy.endpoints import ListeningService, check
+from claudeproxy.engine import memory
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
+from claudeproxy.engine.quota import Policy
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.options import ConfigError, Settings
-from claudeproxy.web.api import API
+from claudeproxy.selftest.trial import Trial
+from claudeproxy.state import (
+    ELSEWHERE,
+    QuotaFile,
+    Scratch,
+    StateError,
+    directory,
+    ledger_file,
+    responses_file,
+    working_directory,
+)
 from claudeproxy.web.gate import Gate
 from claudeproxy.web.keys import KeyFileError, Keys
 from claudeproxy.web.keys import read as read_keys
 from claudeproxy.web.pages import Status
-from claudeproxy.web.site import LimitedSite
+from claudeproxy.web.routes import API
+from claudeproxy.web.site import CONNECTIONS, LimitedSite
 from claudeproxy.web.store import Store
+
+SUBSCRIPTION = "subscription"
+"""The name of the upstream that the CLI talks to by itself."""
+
+LAST_BYTES = 2.0
+"""Seconds for the last replies to leave, once all turns are over."""
 
 
 class Claudemax(MultiService):
@@ -39,41 +62,57 @@ class Claudemax(MultiService):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: Settings, environ: dict[str, str]) -> None:
-        """:raises ConfigError: when there is no CLI to use."""
+    def __init__(
+        self, reactor: IDaemonReactor, settings: Settings, environ: Mapping[str, str]
+    ) -> None:
+        """:raises ConfigError: when there is no CLI to use, or a directory cannot be used."""
         super().__init__()
         self._reactor = reactor
         self._settings = settings
         self._environ = environ
-        self._scratch: str | None = None
-        try:
-            executable = launch.find(settings.claude, environ.get("PATH"))
-            version = launch.check_version(executable, launch.environment(environ))
-        except launch.CLIError as error:
-            raise ConfigError(str(error)) from None
-        self.cli = Installation(reactor, executable, version, working_directory(environ))
-        self._watching = LoopingCall(lambda: ensureDeferred(self._watch()))
-        self._watching.clock = reactor
+        self._scratch: Scratch | None = None
+        self.cli = _installation(reactor, settings, environ)
         self.engine = Engine(
             reactor, self.cli.spawn, Catalogue(dict(settings.model_alias)), _limits(settings)
         )
+        self._trial = Trial(reactor, self.cli)
+        self._watch = Watch(reactor, self.cli, self.engine, self._trial.run)
+        self._quota_file = QuotaFile(reactor, directory(environ))
+        self._demo = None
+        if settings.demo:
+            self._demo = DemoService(reactor, DemoUpstream(reactor))
+            self._demo.setServiceParent(self)
         self.gate = Gate.make(
             settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
         )
         self._store = None if settings.no_store else _store(environ)
-        api = API(reactor, self.engine, self.gate, self._status, self._store)
+        self._ledger = None if settings.no_ledger else _ledger(environ)
+        api = API(reactor, self.engine, self.gate, self._status, self._store, self._ledger)
+        self.journal = api.journal
         self.resource: IResource = api.resource()
-        self.site = LimitedSite(reactor, self.resource, self.gate)
+        turns = settings.concurrency + settings.queue
+        self.site = LimitedSite(reactor, self.resource, self.gate, CONNECTIONS + 2 * turns)
 
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""
         super().startService()
         if self._store is not None:
             self._store.open(self._reactor)
-        url = self._settings.upstream
-        if self._settings.demo:
-            url = self._start_demo()
-        self._prepare_environment(url)
+        if self._ledger is not None:
+            self._ledger.open(self._reactor)
+        self._scratch = Scratch()
+        upstream = self._upstream(self._scratch.path)
+        self.cli.environment = launch.environment(
+            self._environ,
+            upstream,
+            plain_names=self._settings.plain_tool_names,
+            scratch=self._scratch.path,
+        )
+        self.cli.holds_login = self.engine.quota.applies = upstream is None
+        self.cli.open()
+        self.engine.quota.login.advice = advice(self.cli.executable, self.cli.environment)
+        if upstream is None:
+            self._quota_file.open(self.engine.quota)
         self.log.info(
             "claude {version} at {executable}, upstream: {upstream}",
             version=self.cli.version,
@@ -81,17 +120,19 @@ class Claudemax(MultiService):
             upstream=self._upstream_name,
         )
         self.engine.start()
-        self._watching.start(WATCH)
+        self._watch.start()
 
     def stopService(self) -> Deferred[None]:
         """Let running turns end within ``--drain``, then end every process."""
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
-        if self._watching.running:
-            self._watching.stop()
+        self._watch.stop()
+        await self._trial.stop()
         drained = self.site.drain()
         await self.engine.stop(self._settings.drain)
+        await self.cli.close()
+        self._quota_file.close()
         late = self._reactor.callLater(LAST_BYTES, self.site.abort)
         await drained
         if late.active():
@@ -101,8 +142,10 @@ class Claudemax(MultiService):
             await stopped
         if self._store is not None:
             self._store.close()
+        if self._ledger is not None:
+            self._ledger.close()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
 
     @property
     def _upstream_name(self) -> str:
@@ -111,61 +154,18 @@ class Claudemax(MultiService):
         return self._settings.upstream or SUBSCRIPTION
 
     def _status(self) -> Status:
-        return Status(self.cli.version, self._upstream_name, self.engine.standing.logged_in)
+        return Status(self.cli.version, self._upstream_name, self._trial.lost)
 
-    def _start_demo(self) -> str:
-        from twisted.web.server import Site
-
-        from claudeproxy.demo.app import DemoUpstream
-
-        site = Site(DemoUpstream(self._reactor).resource())
-        site.noisy = False
-        site.log = lambda request: None  # type: ignore[method-assign]
-        port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
-        return f"http://127.0.0.1:{port.getHost().port}"
-
-    def _prepare_environment(self, url: str | None) -> None:
-        """``url``: an upstream in place of the subscription. A login within the CLI's reach would
-        be sent there, so it gets a configuration of its own."""
-        self._scratch = tempfile.mkdtemp(prefix="claudemax-")
-        upstream = None
-        if url is not None:
-            upstream = launch.Upstream(url, self._settings.upstream_key, f"{self._scratch}/config")
-            os.mkdir(upstream.config_dir, 0o700)
-        self.cli.environment = {
-            **launch.environment(self._environ, upstream),
-            # It logs each tool call there; errors with their text.
-            "XDG_CACHE_HOME": f"{self._scratch}/cache",
-            "TMPDIR": self._scratch,  # it litters, and never more so than when it is killed
-        }
-
-    async def _watch(self) -> None:
-        """Notice a CLI that was updated, and somebody who logs in."""
-        try:
-            if await self.cli.changed():
-                self.log.info("the Claude CLI is now {version}", version=self.cli.version)
-                self.engine.renew()
-            standing = self.engine.standing
-            if self._upstream_name == SUBSCRIPTION and standing.logged_in is not True:
-                before, standing.logged_in = standing.logged_in, await self.cli.logged_in()
-                if before is False and standing.logged_in:
-                    self.engine.renew()
-        except OSError as error:
-            self.log.warn("the Claude CLI cannot be asked: {error}", error=str(error))
-
-
-SUBSCRIPTION = "subscription"
-"""The upstream that the CLI talks to by itself."""
-
-WATCH = 10.0
-"""Seconds between two looks at the CLI and its login."""
-
-LAST_BYTES = 2.0
-"""Seconds for the last replies to leave, once all turns are over."""
+    def _upstream(self, scratch: str) -> launch.Upstream | None:
+        """What stands in place of the subscription; ``None`` if nothing does."""
+        url = self._settings.upstream if self._demo is None else self._demo.url
+        if url is None:
+            return None
+        return launch.Upstream.make(url, self._settings.upstream_key, scratch)
 
 
 def make_service(
-    reactor: Any, settings: Settings, environ: dict[str, str] | None = None
+    reactor: IDaemonReactor, settings: Settings, environ: Mapping[str, str] | None = None
 ) -> MultiService:
     """The daemon: a :class:`Claudemax`, and a listening service per ``--port``.
 
@@ -176,8 +176,23 @@ def make_service(
     api = Claudemax(reactor, settings, dict(os.environ if environ is None else environ))
     api.setServiceParent(daemon)
     for endpoint in settings.port:
-        Door(endpoint, api.site, reactor).setServiceParent(daemon)
+        ListeningService(endpoint, api.site, reactor).setServiceParent(daemon)
     return daemon
+
+
+def _installation(
+    reactor: IDaemonReactor, settings: Settings, environ: Mapping[str, str]
+) -> Installation:
+    try:
+        executable = launch.find(settings.claude, environ.get("PATH"))
+        directory = str(working_directory(environ))
+    except (launch.CLIError, StateError) as error:
+        raise ConfigError(str(error)) from None
+    try:
+        version = launch.check_version(executable, launch.environment(environ))
+    except launch.CLIError as error:
+        raise ConfigError(f"{error}{launch.instead_of(executable)}") from None
+    return Installation(reactor, executable, version, directory)
 
 
 def _keys(settings: Settings) -> Keys | None:
@@ -189,48 +204,49 @@ def _keys(settings: Settings) -> Keys | None:
         raise ConfigError(f"--api-key-file {settings.api_key_file}: {error}") from None
 
 
-def state(environ: dict[str, str]) -> Path:
-    """The directory for what outlives the daemon."""
-    home = environ.get("HOME") or os.path.expanduser("~")
-    return Path(environ.get("XDG_STATE_HOME") or Path(home, ".local", "state"), "claudemax")
-
-
-def _store(environ: dict[str, str]) -> Store:
-    path = state(environ) / "responses.sqlite"
-    try:
+def _store(environ: Mapping[str, str]) -> Store:
+    path = responses_file(environ)
+    with _creating(path, "--no-store"):
         return Store(path)
+
+
+def _ledger(environ: Mapping[str, str]) -> Ledger:
+    path = ledger_file(environ)
+    with _creating(path, "--no-ledger"):
+        return Ledger(path)
+
+
+@contextmanager
+def _creating(path: Path, without: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"cannot make {path}: {why} (--no-store)") from None
-
-
-def working_directory(environ: dict[str, str]) -> str:
-    """The CLI's working directory: always the same, private and empty. Its path shows upstream.
-
-    :raises ConfigError: when something is in it, or it cannot be made.
-    """
-    directory = state(environ) / "empty"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
-        found = next(directory.iterdir(), None)
-    except OSError as error:
-        raise ConfigError(f"cannot make {directory}: {error.strerror}") from None
-    if found is not None:
-        raise ConfigError(f"{directory} must be empty, and holds {found.name}")
-    return str(directory)
+        raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
 
 
 def _limits(settings: Settings) -> Limits:
     return Limits(
-        warm=settings.warm,
+        processes=processes(settings),
         starts=max(1, os.cpu_count() or 1),
         concurrency=settings.concurrency,
         queue=settings.queue,
-        keep=settings.keep,
-        keep_seconds=settings.keep_seconds,
+        idle=settings.keep_seconds,
         park=settings.park,
         deadlines=Deadlines(
             settings.first_token_timeout, settings.idle_timeout, settings.turn_timeout
         ),
+        policy=Policy(settings.extra_usage, dict(settings.reserve)),
+        plain_names=settings.plain_tool_names,
+        repair=not settings.no_repair,
     )
+
+
+def processes(settings: Settings) -> int:
+    """How many Claude CLIs may run. The former options spoke of idle ones only, so that those at
+    work are no fewer by them."""
+    if settings.processes is not None:
+        return settings.processes
+    if settings.keep is None and settings.warm is None:
+        return memory.processes()
+    return max(settings.concurrency, (settings.keep or 0) + (settings.warm or 0))

@@ -1,28 +1,37 @@
-"""What ``twistd claudemax`` runs: a command line to settings to a service."""
+"""What ``twistd claudemax`` runs: from the command line to settings to a service."""
 
 import os
+import pwd
+import re
 import resource
 import signal
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.selectreactor import SelectReactor
+from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python import usage
+from twisted.python.logfile import LogFile
 
 from claudeproxy import __version__
+from claudeproxy._reactor import IDaemonReactor
+from claudeproxy._values import nearest
+from claudeproxy.json_log import JSONLines
 from claudeproxy.options import ConfigError, Option, Settings, load, table
 
 
 class Options(usage.Options):
-    """The command line, and what it comes to: `settings`, once parsed.
+    """The command line, and the `settings` from it, once it is parsed.
 
-    There is a method for every option of `claudeproxy.options.table`. What is wrong ends the
-    program (SystemExit with one line, exit status 1): for a UsageError twistd would print all of
-    its own help first.
+    There is a method for every option of `claudeproxy.options.table`. An error ends the program
+    (SystemExit with one line, exit status 1): for a UsageError, twistd would first print all of its
+    own help.
     """
 
     settings: Settings
@@ -34,12 +43,19 @@ class Options(usage.Options):
     )
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse `options` (else `sys.argv`), the environment and the file."""
+        """Parse `options` (by default, `sys.argv`), the environment and the file."""
         try:
             super().parseOptions(options)
             self.settings = load(self, os.environ)
-        except (usage.UsageError, ConfigError) as error:
+        except usage.UsageError as error:
+            raise SystemExit(f"claudemax: {error}{self._meant(str(error))}") from None
+        except ConfigError as error:
             raise SystemExit(f"claudemax: {error}") from None
+
+    def _meant(self, error: str) -> str:
+        """What an option that is not known was likely meant to be. Words of `getopt`'s."""
+        unknown = re.match(r"option --(\S+) not recognized", error)
+        return nearest(unknown[1], [name.rstrip("=") for name in self.longOpt]) if unknown else ""
 
     def opt_version(self) -> None:
         """Display the version and exit."""
@@ -56,7 +72,7 @@ class Options(usage.Options):
 
 
 def _method(name: str, option: Option) -> Callable[..., None]:
-    """The method that keeps what was given as option `name`, as text."""
+    """The method that stores the text given for the option `name`."""
 
     # usage.Options counts the arguments: a flag's method takes none.
     def flag(self: Options) -> None:
@@ -86,40 +102,125 @@ DESCRIPTORS = 10_240
 """Enough for 2,500 streams, and as much as macOS grants."""
 
 SELECTABLE = 1_024
-"""What ``select`` can watch, Twisted's default on macOS: it would cut every connection beyond."""
+"""What ``select`` can watch, Twisted's default on macOS: it would drop any further connection."""
 
 
-def _own(reactor: Any) -> None:
-    """Make the reactor, and the limits, of a process that is all ours fit for a daemon."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold what was said
+def _own(reactor: IReactorTime) -> None:
+    """Prepare the reactor and the limits of a process that runs only the daemon."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would contain conversations
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = SELECTABLE if isinstance(reactor, SelectReactor) else DESCRIPTORS
     room = most if hard == resource.RLIM_INFINITY else min(most, hard)
     if soft != resource.RLIM_INFINITY and soft < room:  # 256 on macOS is 60 streams
         resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
     if not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic  # no deadline is to notice that the clock is set
+        # A clock that is set must not move a deadline.
+        reactor.seconds = time.monotonic  # type: ignore[method-assign]
 
-    def stop() -> None:
+
+class Daemon(MultiService):
+    """What twistd runs. It handles the signals, and the file that twistd logs to."""
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: IDaemonReactor, logfile: str | None, log_format: str = "auto"
+    ) -> None:
+        """``logfile``: the file that twistd logs to, if it logs to one of its own;
+        ``log_format``: as :class:`~claudeproxy.options.Settings` has it."""
+        super().__init__()
+        self._reactor = reactor
+        self._json = log_format == "json"
+        self._file = None if logfile is None else LogFile.fromFullPath(logfile)
+        reactor.callWhenRunning(self._mind)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become the service of twistd's application."""
+        super().setServiceParent(parent)
+        if self._file is not None or self._json:
+            # In place of twistd's own, which could not be told to reopen its file.
+            observer = JSONLines if self._json else textFileLogObserver
+            parent.setComponent(ILogObserver, observer(self._file or sys.stdout))
+
+    def _mind(self) -> None:
+        # With the reactor's own handler, twistd would die of the signal after a clean end.
+        self._on(signal.SIGTERM, self._stop)
+        if self._file is not None:
+            self._on(signal.SIGUSR1, self._file.rotate)  # as twistd does
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            rotated = self._file is not None and not _has_terminal()
+            self._on(signal.SIGHUP, self._reopen if rotated else self._stop)
+
+    def _on(self, number: int, do: Callable[[], object]) -> None:
+        signal.signal(number, lambda *_: self._reactor.callFromThread(do))
+
+    def _stop(self) -> None:
         with suppress(ReactorNotRunning):  # a second signal
-            reactor.stop()
+            self._reactor.stop()
 
-    def handle_term() -> None:
-        # The reactor's own handler makes twistd die of the signal, once all has ended well.
-        signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(stop))
+    def _reopen(self) -> None:
+        assert self._file is not None
+        try:
+            open(self._file.path, "a").close()  # if it cannot be opened, it had better stay open
+        except OSError as error:
+            self.log.error("the log cannot be opened anew: {why}", why=error.strerror)
+        else:
+            self._file.reopen()
 
-    reactor.callWhenRunning(handle_term)
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _logfile(twistd: Mapping[str, Any]) -> str | None:
+    """The file that twistd logs to under these options of its own."""
+    name = twistd.get("logfile")
+    if twistd.get("syslog") or twistd.get("logger") or name == "-":
+        return None
+    if twistd.get("nodaemon") or twistd.get("debug"):
+        return name or None
+    return name or "twistd.log"
+
+
+def _check_user(twistd: Mapping[str, Any]) -> None:
+    """:raises ConfigError: when twistd should become another user: the CLI would still get the
+    login, the home and the PATH of the present one."""
+    uid, gid = twistd.get("uid"), twistd.get("gid")
+    if uid in (None, os.geteuid()) and gid in (None, os.getegid()):
+        return
+    try:
+        name = pwd.getpwuid(os.geteuid() if uid is None else uid).pw_name
+    except KeyError:
+        name = f"#{uid}"
+    raise ConfigError(
+        "--uid and --gid leave the environment as it is, and the CLI needs its user's; start as "
+        f"that user: sudo -iu {name} twistd ... claudemax"
+    )
 
 
 def makeService(options: Options) -> IService:
-    """The daemon. Ends the program as `Options` does when it cannot serve what is asked."""
+    """The daemon. Ends the program as `Options` does if it cannot serve what is asked for."""
     # Not above: both install the reactor.
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
     from claudeproxy.service import make_service
 
+    twistd = getattr(options, "parent", None) or {}
+    reactor = cast(IDaemonReactor, installed)
     _own(reactor)
     try:
-        return make_service(reactor, options.settings)
+        _check_user(twistd)
+        made = make_service(reactor, options.settings)
+        elsewhere = twistd.get("syslog") or twistd.get("logger")
+        log_format = "auto" if elsewhere else options.settings.log_format
+        daemon = Daemon(reactor, _logfile(twistd), log_format)
     except ConfigError as error:
         raise SystemExit(f"claudemax: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"claudemax: --logfile: {error.strerror}") from None
+    made.setServiceParent(daemon)
+    return daemon
