@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,59 @@ from typing import Any
 import pytest
 import pytest_twisted
 from harness import Daemon, start_daemon, stop_daemon
+from hypothesis import settings
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import LogLevel, globalLogPublisher
+
+_PROCESSES = {
+    "daemon",
+    "make_daemon",
+    "stage",
+    "claude",
+    "twistd",
+    "double",
+    "installed",
+    "serving",
+}
+"""Fixtures that start CLIs, real ones or doubles."""
+
+# How long an example takes is the machine's matter; what hangs is timed out as a whole.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
+
+_FOLDERS = {"contract", "e2e", "faults"}
+
+_ALONE = {
+    "test_distributions.py",
+    "test_doctor.py",
+    "test_login.py",
+    "test_serve.py",
+    "test_service.py",
+    "test_try.py",
+}
+"""Files whose tests, like those of faults, are about time, signals or a terminal; or share what
+takes long to make, which each worker would make anew."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Whatever starts a CLI is marked: the rest is the fast loop, ``-m "not cli"``. What is slow
+    comes first: meanwhile other workers do the rest."""
+    for item in items:
+        if item.path.parent.name in _FOLDERS or _PROCESSES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("cli")
+        if item.path.parent.name == "faults" or item.path.name in _ALONE:
+            item.add_marker("alone")
+    yield
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_configure() -> None:
+    """Whoever starts the tests in the background may ignore Ctrl-C and hangups, and every daemon
+    would inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
@@ -33,20 +85,27 @@ def nothing_logged(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def mode() -> str:
+    """What the CLI talks to, see :mod:`harness`. The end-to-end tests run in both modes."""
+    return "key"
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory, mode: str) -> Iterator[Daemon]:
     """One daemon for all tests that do nothing to it."""
     home = tmp_path_factory.mktemp("home")
-    running = pytest_twisted.blockon(ensureDeferred(start_daemon(home)))
+    running = pytest_twisted.blockon(ensureDeferred(start_daemon(home, mode)))
     yield running
     pytest_twisted.blockon(ensureDeferred(stop_daemon(running)))
 
 
 @pytest_twisted.async_yield_fixture
-async def make_daemon(tmp_path: Path) -> Any:
-    """``await make_daemon(keep=0)``: a daemon with settings of its own."""
+async def make_daemon(request: pytest.FixtureRequest, tmp_path: Path, mode: str) -> Any:
+    """``await make_daemon(processes=1)``: a daemon with settings of its own."""
     running: list[Daemon] = []
 
     async def make(**changes: Any) -> Daemon:
+        changes.setdefault("mode", mode)
         daemon = await start_daemon(tmp_path / f"home{len(running)}", **changes)
         running.append(daemon)
         return daemon
@@ -54,3 +113,5 @@ async def make_daemon(tmp_path: Path) -> Any:
     yield make
     for daemon in running:
         await stop_daemon(daemon)
+    if not request.node.get_closest_marker("asks_again"):
+        assert all(daemon.extra_requests <= 0 for daemon in running)

@@ -1,9 +1,15 @@
-"""The whole daemon in this process, over the real CLI, talking to the embedded stand-in."""
+"""The whole daemon in this process, over the real CLI, talking to the embedded stand-in.
+
+In two modes: ``key`` with a base URL and a key, ``subscription`` with a made-up login in front of a
+rehearsed subscription. The CLI behaves differently in the two.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,20 +22,49 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from claudeproxy.cli import launch
+from claudeproxy.cli.installation import Installation
+from claudeproxy.cli.process import CLIProcess, Owner
+from claudeproxy.cli.states import AT_REST, State
 from claudeproxy.demo.app import DemoUpstream, Received, listen
 from claudeproxy.options import Settings
+from claudeproxy.rehearsal.account import PlanWindow
+from claudeproxy.rehearsal.home import put_login
+from claudeproxy.rehearsal.proxy import rehearse
+from claudeproxy.rehearsal.subscription import Subscription
 from claudeproxy.service import Claudemax
+
+MODES = ("key", "subscription")
+
+AFRESH = ("warm", "rewound")
+"""Ways to serve a request (``x-claudemax-process``) that do not go on where a process is."""
+
+HARMLESS = ("/api/oauth/profile", "/v1/oauth/token")
+"""What a CLI with a login may ask besides messages."""
+
+_started: defaultdict[Installation, list[CLIProcess]] = defaultdict(list)
+_spawn = Installation.spawn
+
+
+def _noted(self: Installation, owner: Owner) -> CLIProcess:
+    process = _spawn(self, owner)
+    _started[self].append(process)
+    return process
+
+
+Installation.spawn = _noted  # type: ignore[method-assign]
 
 
 @define
 class Daemon:
-    """A running daemon and the stand-in behind it."""
+    """A running daemon and the stand-in behind it. ``subscription``: what else the account's hosts
+    are asked; ``None`` with a key."""
 
     api: Claudemax
     upstream: DemoUpstream
     url: str
     port: Any
     home: Path
+    subscription: Subscription | None = None
 
     async def post(self, path: str, body: Any, **headers: str) -> Any:
         """The response to a JSON body; ``await treq.json_content(...)`` reads it."""
@@ -47,20 +82,45 @@ class Daemon:
         return [entry for entry in self.upstream.requests if entry.path.startswith("/v1/messages")]
 
     def body(self) -> Any:
-        """The last request that reached the stand-in."""
-        return self.turns()[-1].body
+        """The last request that reached the stand-in, its tools under the client's names."""
+        text = json.dumps(self.turns()[-1].body)
+        return json.loads(re.sub(r"mcp__c[0-9a-f]{8}__", "", text))
+
+    @property
+    def extra_requests(self) -> int:
+        """Upstream requests beyond one for each turn that was put to a process; each turn that was
+        given up before its request went counts as one fewer."""
+        asked = sum(process.turns for process in _started[self.api.cli])
+        strange = 0
+        if self.subscription is not None:
+            strange = sum(asked.path not in HARMLESS for asked in self.subscription.asked)
+        return len(self.turns()) - asked + strange
+
+    async def at_rest(self) -> None:
+        """Nothing is on its way upstream any more: what was given up has ended, and of every turn
+        it is known how it is paid for."""
+        rest = AT_REST | {State.STARTING}
+        await until(
+            lambda: all(
+                process.state in rest and not process.awaits_billing
+                for process in self.api.engine.processes
+            )
+        )
 
 
 def settings(**changes: Any) -> Settings:
     """Settings for a small machine that runs tests."""
-    return evolve(Settings(warm=1, concurrency=4, queue=8, drain=2.0), **changes)
+    return evolve(Settings(processes=4, concurrency=4, queue=8, drain=2.0), **changes)
 
 
-async def start_daemon(home: Path, **changes: Any) -> Daemon:
-    """A daemon of its own; :func:`stop_daemon` ends it."""
+async def start_daemon(home: Path, mode: str = "key", **changes: Any) -> Daemon:
+    """A daemon of its own; :func:`stop_daemon` ends it.
+
+    ``script``: answers of the stand-in; ``environ``: more of an environment; everything else:
+    settings.
+    """
     script = changes.pop("script", None)
-    upstream = DemoUpstream(reactor, answer=script)
-    port, upstream_url = await listen(reactor, upstream)
+    home.mkdir(parents=True, exist_ok=True)
     environ = {
         "HOME": str(home),
         "PATH": os.environ["PATH"],
@@ -68,12 +128,28 @@ async def start_daemon(home: Path, **changes: Any) -> Daemon:
         **changes.pop("environ", {}),
     }
     claude = changes.pop("claude", None) or newest_cli()
-    chosen = settings(upstream=upstream_url, claude=claude, **changes)
+    subscription = None
+    if mode == "subscription":
+        rehearsal = await rehearse(reactor, home, answer=script)
+        subscription, port = rehearsal.subscription, rehearsal.port
+        account, upstream = subscription.account, subscription.messages
+        now = int(account.now())
+        account.windows = {
+            "five_hour": PlanWindow(0.25, now + 4 * 3600),
+            "seven_day": PlanWindow(0.5, now + 5 * 86_400),
+        }
+        put_login(home, account.log_in())
+        environ = {**rehearsal.environment, **environ}
+        chosen = settings(claude=claude, **changes)
+    else:
+        upstream = DemoUpstream(reactor, answer=script)
+        port, upstream_url = await listen(reactor, upstream)
+        chosen = settings(upstream=upstream_url, claude=claude, **changes)
     api = Claudemax(reactor, chosen, environ)
     api.startService()
     site = reactor.listenTCP(0, api.site, interface="127.0.0.1")  # type: ignore[attr-defined]
     url = f"http://127.0.0.1:{site.getHost().port}"
-    return Daemon(api, upstream, url, (site, port), home)
+    return Daemon(api, upstream, url, (site, port), home, subscription)
 
 
 async def stop_daemon(daemon: Daemon) -> None:

@@ -1,8 +1,10 @@
 """The soak: thousands of mixed turns, with faults and clients that leave, through one daemon.
 
-``make soak``, or ``SOAK_TURNS=500 python tests/soak.py``. Every answer has to carry the marker of
-its own question. Printed as it goes: memory, descriptors and processes of the daemon, which have
-to stay flat.
+``make soak``, or ``SOAK_TURNS=500 python tests/soak.py``. First over the double of the CLI, which
+fails in every way: each answer has to carry the marker of its own question. Then over the real one,
+some of whose processes are killed: nothing that reaches the upstream may carry the marker of
+another client, and nothing is asked twice. Printed as it goes: memory, descriptors and processes of
+the daemon, which have to stay flat, and in the end how the turns were placed.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Lock
@@ -24,20 +28,35 @@ from uuid import uuid4
 
 sys.path[:0] = [str(Path(__file__).parent / "faults"), str(Path(__file__).parents[1])]
 
+from harness import newest_cli  # noqa: E402
 from subdaemon import Twistd, wait  # noqa: E402
+from twisted.internet import task  # noqa: E402
+from twisted.internet.defer import ensureDeferred, gatherResults  # noqa: E402
+from twisted.internet.endpoints import UNIXClientEndpoint  # noqa: E402
+from twisted.internet.task import LoopingCall, deferLater  # noqa: E402
+from twisted.internet.threads import deferToThread  # noqa: E402
+from walk import Walk  # noqa: E402
+
+from claudeproxy.demo.app import DemoUpstream, Received, listen  # noqa: E402
 
 TURNS = int(os.environ.get("SOAK_TURNS", "10000"))
 CLIENTS = 6
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 FAULTS = (
-    "question exit", "question crash", "question prose", "question error", "middle exit",
-    "middle crash", "middle array", "middle begin", "middle number", "stop end", "error 429",
-    "question child]][[middle exit",
+    "question exit", "question crash", "question broken", "question error", "question kill",
+    "middle exit", "middle crash", "middle broken", "middle begin", "middle number", "middle kill",
+    "stop end", "error 429", "question child]][[middle exit",
 )  # fmt: skip
 HARMLESS = (
-    "cut 7", "middle unknown", "result exit", "kept exit", "kept prose", "question stubborn",
-    "deltas 50",
+    "cut 7", "middle unknown", "middle array", "question prose", "result exit", "kept exit",
+    "kept kill", "kept broken", "question stubborn", "deltas 50",
 )  # fmt: skip
+
+BRACKETS = (b"[" * 5_000_000, b"[[]," * 1_000_000, b'{"a":' * 500_000)
+"""Bodies that only cost."""
+
+HEAD = "  turns  seconds  RSS MB   fds  processes  largest, MB  wrong"
+"""Of the daemon, of all CLIs, and of the largest of them."""
 
 Messages = list[dict[str, Any]]
 
@@ -119,6 +138,19 @@ class Client:
         client.close()
         return 1
 
+    def brackets(self) -> int:
+        """A body that only costs: it is refused, and the others go on."""
+        connection = HTTPConnection("localhost", timeout=60)
+        connection.sock = self._daemon.connect()
+        body = self._chance.choice(BRACKETS)
+        head = {"content-type": "application/json", "connection": "close"}
+        connection.request("POST", "/v1/chat/completions", body, head)
+        reply = connection.getresponse()
+        assert reply.status in (400, 413), reply.status
+        assert json.loads(reply.read())["error"]["message"]
+        connection.close()
+        return 1
+
     def bad(self) -> int:
         status, _, error = self.ask([{"role": "nobody", "content": "x"}])
         assert status == 400 and error
@@ -143,7 +175,7 @@ def _joined(data: str) -> tuple[dict[str, Any], str]:
 
 KINDS: tuple[tuple[Callable[[Client], int], int], ...] = (
     (Client.plain, 55), (Client.conversation, 12), (Client.tool, 10),
-    (Client.fault, 12), (Client.leave, 7), (Client.bad, 4),
+    (Client.fault, 12), (Client.leave, 7), (Client.bad, 3), (Client.brackets, 1),
 )  # fmt: skip
 
 
@@ -157,7 +189,7 @@ class Soak:
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.looks: list[tuple[int, int, int, int]] = []
-        print("  turns  seconds  RSS MB   fds  processes  wrong")
+        print(HEAD)
 
     def work(self, seed: int) -> None:
         chance = random.Random(seed)
@@ -177,23 +209,25 @@ class Soak:
                     self.look()
 
     def look(self) -> None:
-        proc = Path(f"/proc/{self._daemon.process.pid}")
-        rss = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
-        fds, processes = len(os.listdir(proc / "fd")), len(self._daemon.children)
-        self.looks.append((self.done.total(), rss, fds, processes))
-        seconds = time.monotonic() - self._began
-        print(f"{self.done.total():7} {seconds:8.0f} {rss:7} {fds:5} {processes:10} "
-              f"{len(self.wrong):6}", flush=True)  # fmt: skip
+        done = self.done.total()
+        self.looks.append(looked(self._daemon, done, self._began, len(self.wrong)))
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="soak") as folder:
-        options = ("--concurrency", str(CLIENTS), "--warm", "2", "--keep", "4")
-        daemon = Twistd(Path(folder), *options)
-        try:
-            soak(daemon.up())
-        finally:
-            daemon.process.kill()
+async def main(reactor: Any) -> None:
+    for folder in ("double", "real"):
+        with tempfile.TemporaryDirectory(prefix="soak") as home:
+            if folder == "double":
+                options = ("--concurrency", str(CLIENTS), "--processes", str(CLIENTS))
+                await deferToThread(run_on, Twistd(Path(home), *options), soak)
+            else:
+                await over_the_real_cli(reactor, Path(home))
+
+
+def run_on(daemon: Twistd, work: Callable[[Twistd], None]) -> None:
+    try:
+        work(daemon.up())
+    finally:
+        daemon.process.kill()
 
 
 def soak(daemon: Twistd) -> None:
@@ -201,18 +235,87 @@ def soak(daemon: Twistd) -> None:
     run = Soak(daemon)
     with ThreadPoolExecutor(CLIENTS) as clients:
         list(clients.map(run.work, range(CLIENTS)))
-    health = wait(lambda: _at_rest(daemon), 30.0)
-    wait(lambda: len(daemon.children) == health["warm"] + health["kept"], 30.0)
     run.look()
+    ended(daemon, run.looks, run.wrong, str(dict(run.done)))
+
+
+def ended(daemon: Twistd, looks: list[Any], wrong: list[str], done: str) -> None:
+    """Nothing is left at work, and after its end nothing at all; it has not grown."""
+    health = wait(lambda: _at_rest(daemon), 60.0)
+    wait(lambda: len(daemon.children) == health["warm"] + health["kept"], 30.0)
     status = daemon.stop()
     left = daemon.children
     log = daemon.log.read_text()
-    print(dict(run.done), "at rest:", health, "exit", status, "left", left)
-    assert not run.wrong and status == 0 and not left
+    print(done, "at rest:", health, "exit", status, "left", left, flush=True)
+    assert not wrong and status == 0 and not left, wrong
     assert "Traceback" not in log, log[log.index("Traceback") :][:3000]
-    early, late = run.looks[1], run.looks[-1]
+    early, late = looks[1], looks[-1]
     assert late[1] < early[1] * 1.3 + 10, "memory grows"
     assert late[2] <= early[2] + 10, "descriptors leak"
+
+
+def looked(daemon: Twistd, done: int, began: float, wrong: int) -> tuple[int, int, int, int]:
+    """What the daemon and its CLIs take, printed."""
+    pid, children = daemon.process.pid, daemon.children
+    rss, fds = _megabytes(pid), len(os.listdir(f"/proc/{pid}/fd"))
+    largest = max(map(_megabytes, children), default=0)
+    print(f"{done:7} {time.monotonic() - began:8.0f} {rss:7} {fds:5} {len(children):10} "
+          f"{largest:12} {wrong:6}", flush=True)  # fmt: skip
+    return done, rss, fds, len(children)
+
+
+def _megabytes(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:  # it has ended
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+async def over_the_real_cli(reactor: Any, home: Path) -> None:
+    """Random clients, see :mod:`walk`, and somebody who kills processes meanwhile."""
+    endpoint = UNIXClientEndpoint(reactor, str(home / "claudemax.sock"))
+    walk = Walk(reactor, endpoint, TURNS, disturbed=True)
+
+    def answer(received: Received) -> None:
+        walk.heard(received.body)
+
+    upstream = DemoUpstream(reactor, answer=answer, keep=1)
+    port, url = await listen(reactor, upstream)
+    options = ("--concurrency", str(CLIENTS), "--processes", str(CLIENTS), "--claude", newest_cli())
+    daemon = Twistd(home, *options, "--upstream", url)
+    try:
+        await deferToThread(daemon.up)
+        began = time.monotonic()
+        looks: list[Any] = []
+        chance = random.Random(0)
+
+        def watch() -> None:
+            if walk.done * 10 // TURNS >= len(looks):
+                looks.append(looked(daemon, walk.done, began, len(walk.wrong)))
+
+        async def disturb() -> None:
+            while not walk.over:
+                await deferLater(reactor, chance.uniform(0.5, 5.0), lambda: None)
+                if chance.random() < 0.5 and daemon.children:
+                    with suppress(ProcessLookupError):
+                        os.kill(chance.choice(daemon.children), signal.SIGKILL)
+                else:
+                    got = await walk.send(chance.choice(BRACKETS))
+                    if got[9:12] not in (b"400", b"413"):
+                        walk.wrong.append(f"brackets: {got[:200]!r}")
+
+        print(HEAD)
+        watching = LoopingCall(watch)
+        watching.start(0.2)
+        await gatherResults([ensureDeferred(disturb()), ensureDeferred(walk.run(0, CLIENTS))])
+        watching.stop()
+        walk.judge()
+        looks.append(looked(daemon, walk.done, began, len(walk.wrong)))
+        await deferToThread(ended, daemon, looks, walk.wrong, f"{walk.done} {dict(walk.ways)}")
+    finally:
+        daemon.process.kill()
+        await port.stopListening()
 
 
 def _at_rest(daemon: Twistd) -> dict[str, int] | None:
@@ -222,4 +325,4 @@ def _at_rest(daemon: Twistd) -> dict[str, int] | None:
 
 
 if __name__ == "__main__":
-    main()
+    task.react(lambda reactor: ensureDeferred(main(reactor)))

@@ -19,16 +19,40 @@ def test_the_tests_that_security_names_exist() -> None:
     assert named - TESTS == set()
 
 
-@pytest.mark.parametrize("page", ["README.rst", "docs/service.rst", "docs/security.rst"])
+INCLUDING = {"start": "README", "contributing": "CONTRIBUTING", "reporting": "SECURITY",
+             "changes": "CHANGES"}  # fmt: skip
+"""Pages of the site that are files of the root."""
+
+
+def test_the_readme_links_every_page_of_the_site() -> None:
+    linked = set(re.findall(r"<((?:docs/)?[\w-]+\.rst)>`_", (ROOT / "README.rst").read_text()))
+    pages = {path.stem for path in (ROOT / "docs").glob("*.rst")} - {"index", "start"}
+    named = {f"{INCLUDING[p]}.rst" if p in INCLUDING else f"docs/{p}.rst" for p in pages}
+    assert linked == named
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.rst", "CONTRIBUTING.rst", "SECURITY.rst", "docs/everyday.rst", "docs/releasing.rst",
+     "docs/service.rst", "docs/security.rst"],
+)  # fmt: skip
 def test_the_files_that_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text()
-    for name in re.findall(r"\b(?:packaging|examples|docs|tests)/[\w@./-]*\w", text):
+    for name in re.findall(r"\b(?:packaging|examples|docs|tests|claudeproxy)/[\w@./-]*\w", text):
         assert (ROOT / name).exists(), name
 
 
 def test_the_readmes_options_exist() -> None:
+    import click
+
+    from claudeproxy.command.main import COMMANDS, claudemax
     from claudeproxy.options import table
 
+    assert isinstance(claudemax, click.Group)
+
     options = {"--" + name.replace("_", "-") for name, _ in table()} | {"--help", "--cli"}
+    for name in COMMANDS:
+        command = claudemax.get_command(click.Context(claudemax), name)
+        options |= {option for param in command.params for option in param.opts}
     named = re.findall(r"``(--[a-z-]+)", (ROOT / "README.rst").read_text())
     assert set(named) - options == set()

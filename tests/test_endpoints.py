@@ -1,5 +1,6 @@
 """Endpoints by their descriptions: which are local, which are none, and what is said of them."""
 
+import os
 import re
 import socket
 import sys
@@ -10,7 +11,7 @@ from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.protocol import Factory
 from twisted.python.systemd import ListenFDs
 
-from claudeproxy.endpoints import Door, check, is_local
+from claudeproxy.endpoints import ListeningService, check, is_local
 from claudeproxy.options import ConfigError
 
 
@@ -106,6 +107,10 @@ def test_a_door_that_does_not_open_says_so_in_one_line(monkeypatch: pytest.Monke
         taken.listen()
         description = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         with pytest.raises(ConfigError) as caught:
-            Door(description, Factory(), reactor).privilegedStartService()
-    assert re.fullmatch(f"--port {description}: Address already in use", str(caught.value))
+            ListeningService(description, Factory(), reactor).privilegedStartService()
+    assert re.fullmatch(
+        rf"--port {description}: Address already in use by .+ \(process {os.getpid()}\); "
+        r"--port \d+ is free",
+        str(caught.value),
+    )
     assert sys.tracebacklimit == 0

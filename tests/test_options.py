@@ -9,7 +9,9 @@ from typing import Any
 import attrs
 import pytest
 
+from claudeproxy.engine import memory
 from claudeproxy.options import ConfigError, Settings, load, read_toml, table
+from claudeproxy.service import _limits
 from claudeproxy.tap import Options
 
 FILE = "/etc/claudemax.toml"
@@ -32,6 +34,11 @@ def refusal(*args: Any, **kwargs: Any) -> str:
     return str(caught.value)
 
 
+def hinted(text: str, hint: str) -> str:
+    """How a port is refused of which it is known what was meant."""
+    return PORT.format(text).replace(" (got", f"; {hint} (got")
+
+
 def test_defaults() -> None:
     assert settings() == Settings()
     assert attrs.asdict(Settings()) == {
@@ -40,7 +47,7 @@ def test_defaults() -> None:
         "upstream": None,
         "upstream_key": "any",
         "demo": False,
-        "warm": 2,
+        "processes": None,
         "concurrency": 8,
         "queue": 64,
         "max_body": 67108864,
@@ -49,22 +56,29 @@ def test_defaults() -> None:
         "turn_timeout": 1800.0,
         "drain": 20.0,
         "park": 900.0,
-        "keep": 4,
         "keep_seconds": 600.0,
+        "keep": None,
+        "warm": None,
         "allow_host": (),
         "allow_origin": (),
         "model_alias": (),
+        "extra_usage": False,
+        "reserve": (),
+        "plain_tool_names": False,
+        "no_repair": False,
         "no_store": False,
+        "no_ledger": False,
+        "log_format": "auto",
         "api_key_file": None,
     }
 
 
 def test_command_line_before_environment_before_file_before_default() -> None:
-    options, environ, file = {"warm": "1"}, {"CLAUDEMAX_WARM": "3"}, {"warm": 5}
-    assert settings(options, environ, file).warm == 1
-    assert settings({}, environ, file).warm == 3
-    assert settings({}, {}, file).warm == 5
-    assert settings().warm == 2
+    options, environ, file = {"queue": "1"}, {"CLAUDEMAX_QUEUE": "3"}, {"queue": 5}
+    assert settings(options, environ, file).queue == 1
+    assert settings({}, environ, file).queue == 3
+    assert settings({}, {}, file).queue == 5
+    assert settings().queue == 64
 
 
 def test_the_winner_of_a_repeatable_option_replaces_the_others() -> None:
@@ -99,6 +113,10 @@ def test_a_flag_in_the_environment(word: str, value: bool) -> None:
         ("allow-origin", "app://obsidian.md", "app://obsidian.md"),
         ("model-alias", "gpt-4=opus", ("gpt-4", "opus")),
         ("model-alias", "a=b=c", ("a", "b=c")),
+        ("reserve", "five_hour=20", ("five_hour", 0.2)),
+        ("reserve", "seven_day_opus=12.5%", ("seven_day_opus", 0.125)),
+        ("reserve", "seven_day=0", ("seven_day", 0.0)),
+        ("reserve", "seven_day=100", ("seven_day", 1.0)),
     ],
 )
 def test_values_of_repeatable_options(option: str, text: str, value: object) -> None:
@@ -113,6 +131,7 @@ def test_values_of_repeatable_options(option: str, text: str, value: object) -> 
         ("max-body", "1", 1),
         ("idle-timeout", "0.5", 0.5),
         ("drain", "0", 0.0),
+        ("processes", "1", 1),
         ("keep", "0", 0),
         ("claude", "/opt/bin/../claude", "/opt/claude"),
     ],
@@ -128,10 +147,11 @@ def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert settings({"api-key-file": "~/keys"}).api_key_file == "/home/me/keys"
 
 
-WHOLE = 'must be a whole number, {} or more (got "{}")'
+WHOLE = 'must be an integer, {} or more (got "{}")'
 HOST = 'must be a host name such as claude.example.com, with or without a port (got "{}")'
 ORIGIN = 'must be an origin such as https://chat.example.com, without a path (got "{}")'
 URL = "must be an http or https URL without user, password or query"
+SHARE = 'must be WINDOW=PERCENT, such as five_hour=20 (got "{}")'
 PORT = (
     'must be a port number up to 65535 or an endpoint such as unix:/run/claudemax.sock (got "{}")'
 )
@@ -147,6 +167,7 @@ PORT = (
         ("queue", "", WHOLE.format(0, "")),
         ("keep", "9" * 5000, WHOLE.format(0, "9" * 5000)),
         ("concurrency", "0", WHOLE.format(1, "0")),
+        ("processes", "0", WHOLE.format(1, "0")),
         ("max-body", "64M", WHOLE.format(1, "64M")),
         ("first-token-timeout", "0", 'must be a number of seconds, more than 0 (got "0")'),
         ("idle-timeout", "nan", 'must be a number of seconds, more than 0 (got "nan")'),
@@ -157,7 +178,25 @@ PORT = (
         ("demo", "maybe", 'must be true or false (got "maybe")'),
         ("port", "65536", PORT.format("65536")),
         ("port", "abc", PORT.format("abc")),
-        ("port", "127.0.0.1:80", PORT.format("127.0.0.1:80")),
+        ("port", "127.0.0.1:80", hinted("127.0.0.1:80", "80 alone is that port on 127.0.0.1")),
+        ("port", "localhost:80", hinted("localhost:80", "80 alone is that port on 127.0.0.1")),
+        (
+            "port",
+            "10.1.2.3:80",
+            hinted("10.1.2.3:80", "for one address write tcp:80:interface=10.1.2.3"),
+        ),
+        ("port", "::1", hinted("::1", r"for ::1 write tcp6:3456:interface=\:\:1")),
+        ("port", "[::1]:80", hinted("[::1]:80", r"for ::1 write tcp6:80:interface=\:\:1")),
+        (
+            "port",
+            "tcp6:80:interface=::1",
+            hinted("tcp6:80:interface=::1", r"for ::1 write tcp6:80:interface=\:\:1"),
+        ),
+        (
+            "log-format",
+            "jsno",
+            'must be one of auto, text, json (did you mean "json"?) (got "jsno")',
+        ),
         ("claude", "", 'must be a path (got "")'),
         ("upstream", "ftp://example.com", f'{URL} (got "ftp://example.com")'),
         ("upstream", "example.com", f'{URL} (got "example.com")'),
@@ -171,6 +210,17 @@ PORT = (
         ("allow-origin", "https://a.lan/chat", ORIGIN.format("https://a.lan/chat")),
         ("model-alias", "gpt-4", 'must be NAME=MODEL (got "gpt-4")'),
         ("model-alias", "=opus", 'must be NAME=MODEL (got "=opus")'),
+        ("reserve", "five_hour", SHARE.format("five_hour")),
+        ("reserve", "five_hour=", SHARE.format("five_hour=")),
+        ("reserve", "=20", SHARE.format("=20")),
+        ("reserve", "five_hour=101", SHARE.format("five_hour=101")),
+        ("reserve", "five_hour=-1", SHARE.format("five_hour=-1")),
+        ("reserve", "five_hour=a fifth", SHARE.format("five_hour=a fifth")),
+        ("reserve", "five_hour=nan", SHARE.format("five_hour=nan")),
+        ("reserve", "five_hour=٣", SHARE.format("five_hour=٣")),
+        ("reserve", "five hour=20", SHARE.format("five hour=20")),
+        ("extra-usage", "maybe", 'must be true or false (got "maybe")'),
+        ("plain-tool-names", "maybe", 'must be true or false (got "maybe")'),
     ],
 )
 def test_refusals(option: str, text: str, words: str) -> None:
@@ -178,7 +228,7 @@ def test_refusals(option: str, text: str, words: str) -> None:
 
 
 def test_a_refusal_names_its_source() -> None:
-    words = 'must be a whole number, 0 or more (got "x")'
+    words = 'must be an integer, 0 or more (got "x")'
     assert refusal({"warm": "x"}) == f"--warm: {words}"
     assert refusal({}, {"CLAUDEMAX_WARM": "x"}) == f"CLAUDEMAX_WARM: {words}"
     assert refusal({}, {}, {"warm": "x"}) == f"{FILE}: warm: {words}"
@@ -200,11 +250,37 @@ def test_an_alias_has_one_meaning() -> None:
     assert refusal({"model-alias": ["a=b", "a=c"]}) == words
 
 
+def test_a_window_has_one_reserve() -> None:
+    words = '--reserve: "five_hour" is given more than once'
+    assert refusal({"reserve": ["five_hour=20", "seven_day=15", "five_hour=30"]}) == words
+
+
+def test_reserves_in_the_environment() -> None:
+    found = settings({}, {"CLAUDEMAX_RESERVE": "five_hour=20, seven_day=15"})
+    assert found.reserve == (("five_hour", 0.2), ("seven_day", 0.15))
+
+
 def test_the_upstream_key_is_in_the_environment_only_and_never_shown() -> None:
     found = settings({}, {"CLAUDEMAX_UPSTREAM_KEY": "sk-secret"})
     assert found.upstream_key == "sk-secret"
     assert "sk-secret" not in repr(found)
-    assert refusal({}, {}, {"upstream-key": "x"}) == f'{FILE}: there is no option "upstream-key"'
+    assert refusal({}, {}, {"upstream-key": "x"}) == (
+        f'{FILE}: there is no option "upstream-key": it is the variable CLAUDEMAX_UPSTREAM_KEY'
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CLAUDEMAX_API_KEYFILE", ' (did you mean "CLAUDEMAX_API_KEY_FILE"?)'),
+        ("CLAUDEMAX_UPSTREAMKEY", ' (did you mean "CLAUDEMAX_UPSTREAM_KEY"?)'),
+        ("CLAUDEMAX_XYZZY", ""),
+    ],
+)
+def test_a_variable_that_is_none_is_refused(name: str, meant: str) -> None:
+    """Who sets it believes that it counts: that there is a key, for instance."""
+    assert refusal({}, {name: "x"}) == f"there is no variable {name}{meant}"
+    assert settings({}, {name: ""}) == Settings()
 
 
 def toml(tmp_path: Path, text: str) -> Settings:
@@ -239,17 +315,27 @@ def test_toml(tmp_path: Path) -> None:
     assert toml(tmp_path, 'model-alias = ["a=b"]').model_alias == (("a", "b"),)
 
 
+def test_reserves_in_toml(tmp_path: Path) -> None:
+    shares = (("five_hour", 0.2), ("seven_day", 0.125))
+    assert toml(tmp_path, "[reserve]\nfive_hour = 20\nseven_day = 12.5").reserve == shares
+    assert toml(tmp_path, '[reserve]\nfive_hour = "20"\nseven_day = "12.5%"').reserve == shares
+    assert toml(tmp_path, 'reserve = ["five_hour=20", "seven_day=12.5"]').reserve == shares
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("warn = 1", 'there is no option "warn"'),
-        ("max_body = 1", 'there is no option "max_body"'),
+        ("warn = 1", 'there is no option "warn" (did you mean "warm"?)'),
+        ("max_body = 1", 'there is no option "max_body" (did you mean "max-body"?)'),
         ('config = "/x"', 'there is no option "config"'),
         ("warm = [1]", 'warm: must be a single value (got "[1]")'),
-        ("warm = true", 'warm: must be a whole number, 0 or more (got "true")'),
-        ("warm = 2.0", 'warm: must be a whole number, 0 or more (got "2.0")'),
+        ("warm = true", 'warm: must be an integer, 0 or more (got "true")'),
+        ("warm = 2.0", 'warm: must be an integer, 0 or more (got "2.0")'),
         ("demo = 2", 'demo: must be true or false (got "2")'),
         ("[model-alias]\na = [1]", 'model-alias: must be a single value (got "[1]")'),
+        ("[reserve]\nfive_hour = true", f"reserve: {SHARE.format('five_hour=True')}"),
+        ("[reserve]\nfive_hour = [20]", 'reserve: must be a single value (got "[20]")'),
+        ("reserve = 20", f"reserve: {SHARE.format('20')}"),
         ("[port]\na = 1", "port: must be a single value (got \"{'a': 1}\")"),
     ],
 )
@@ -312,7 +398,8 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_command_line() -> None:
     options = Options()
     options.parseOptions(
-        "--port 1 --port unix:/s --demo --max-body 9 --model-alias a=b --allow-host=h".split()
+        "--port 1 --port unix:/s --demo --max-body 9 --model-alias a=b --allow-host=h "
+        "--extra-usage --plain-tool-names --reserve five_hour=20 --reserve seven_day=15".split()
     )
     assert options.settings == Settings(
         port=("tcp:1:interface=127.0.0.1", "unix:/s"),
@@ -320,6 +407,9 @@ def test_command_line() -> None:
         max_body=9,
         model_alias=(("a", "b"),),
         allow_host=("h",),
+        extra_usage=True,
+        plain_tool_names=True,
+        reserve=(("five_hour", 0.2), ("seven_day", 0.15)),
     )
 
 
@@ -327,8 +417,9 @@ def test_command_line() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--warm x", 'claudemax: --warm: must be a whole number, 0 or more (got "x")'),
-        ("--wram 1", "claudemax: option --wram not recognized"),
+        ("--warm x", 'claudemax: --warm: must be an integer, 0 or more (got "x")'),
+        ("--wram 1", 'claudemax: option --wram not recognized (did you mean "warm"?)'),
+        ("--nonsense", "claudemax: option --nonsense not recognized"),
         ("--warm", "claudemax: option --warm requires argument"),
         ("--demo=1", "claudemax: option --demo must not have an argument"),
         ("warm", "claudemax: Wrong number of arguments."),
@@ -365,3 +456,20 @@ def test_importing_installs_no_reactor() -> None:
         "sys.exit('twisted.internet.reactor' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [
+        ({"processes": "3"}, 3),
+        ({"processes": "3", "warm": "9", "keep": "9"}, 3),
+        ({"warm": "4", "keep": "9"}, 13),
+        ({"warm": "12"}, 12),
+        ({"keep": "12"}, 12),
+        ({"warm": "0"}, 8),
+        ({"warm": "1", "keep": "2", "concurrency": "6"}, 6),
+        ({}, memory.processes()),
+    ],
+)
+def test_how_many_processes(options: dict[str, str], processes: int) -> None:
+    assert _limits(settings(options)).processes == processes

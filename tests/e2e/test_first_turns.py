@@ -100,29 +100,29 @@ async def test_openai_sdk_holds_a_conversation(daemon: Daemon) -> None:
 
 
 @ensureDeferred
-async def test_hello_is_lean(daemon: Daemon) -> None:
+async def test_hello_is_lean(daemon: Daemon, mode: str) -> None:
     await daemon.chat([{"role": "user", "content": "Hello"}], model="claude-sonnet-4")
     sent = daemon.turns()[-1]
-    assert sent.size < 2500
+    assert sent.size < (2800 if mode == "subscription" else 2500)
     assert sent.body["tools"] == []
 
 
 @ensureDeferred
-async def test_health_and_models_are_instant_and_start_nothing(daemon: Daemon) -> None:
-    await until(lambda: daemon.api.engine.pool.warm)
+async def test_health_and_models_are_instant_and_start_nothing(daemon: Daemon, mode: str) -> None:
+    await until(lambda: daemon.api.engine.processes and not daemon.api.engine.keeper.starting)
     processes = set(daemon.api.engine.processes)
     health = await treq.json_content(await treq.get(daemon.url + "/health"))
     assert (health["status"], health["provider"]) == ("ok", "claude-code-cli")
     assert health["timestamp"].endswith("Z")
     assert health["cli_version"].startswith("2.")
-    assert health["logged_in"] is None
+    assert health["logged_in"] is (True if mode == "subscription" else None)
     models = await treq.json_content(await treq.get(daemon.url + "/v1/models"))
     ids = [model["id"] for model in models["data"]]
     assert ids[:3] == ["claude-opus-4", "claude-sonnet-4", "claude-haiku-4"]
     assert {"opus", "claude-opus-5-5"} <= set(ids)
     one = await treq.json_content(await treq.get(daemon.url + "/v1/models/claude-opus-4"))
     assert one == models["data"][0]
-    assert set(daemon.api.engine.processes) == processes
+    assert set(daemon.api.engine.processes) <= processes  # one before it may end meanwhile
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ async def test_a_schema_the_api_would_refuse_goes_by_tool(daemon: Daemon) -> Non
     text, finish = ending(answer)
     assert finish == "stop"
     json.loads(text or "")
-    assert [tool["name"] for tool in daemon.body()["tools"]] == ["StructuredOutput"]
+    assert [tool["name"] for tool in daemon.body()["tools"]] == ["answer"]
 
 
 @ensureDeferred

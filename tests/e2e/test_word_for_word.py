@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 import pytest
-from harness import Daemon
+from harness import AFRESH, Daemon
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
@@ -20,6 +20,7 @@ ADDED = (
     "<system-reminder>\n# Environment\n",
     "<system-reminder>\nYou are powered by the model",
     "<system-reminder>\nToday's date is ",
+    "<system-reminder>\nAs you answer the user's questions, you can use the following context:",
 )
 
 
@@ -32,9 +33,24 @@ def arrived(body: Any) -> list[dict[str, Any]]:
         content = message["content"]
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         kept = [{k: v for k, v in block.items() if k != "cache_control"} for block in blocks]
-        kept = [b for b in kept if not str(b.get("text", "")).startswith(ADDED)]
+        kept = [_own(b) for b in kept if not _is_added(b)]
         out.append({"role": message["role"], "content": kept})
     return out
+
+
+def _is_added(block: Any) -> bool:
+    return str(block.get("text", "")).startswith(ADDED)
+
+
+def _own(block: dict[str, Any]) -> dict[str, Any]:
+    """A tool's result that ends a replay takes in what the CLI adds, and gains a newline by it."""
+    content = block.get("content")
+    if block["type"] != "tool_result" or not isinstance(content, list):
+        return block
+    parts = [part for part in content if not _is_added(part)]
+    if len(parts) < len(content) and parts and "text" in parts[-1]:
+        parts[-1] = {**parts[-1], "text": parts[-1]["text"].removesuffix("\n")}
+    return {**block, "content": parts}
 
 
 def text(value: str) -> dict[str, str]:
@@ -82,37 +98,71 @@ USER = st.fixed_dictionaries(
         "content": st.one_of(TEXT, st.lists(st.builds(text, TEXT), min_size=1, max_size=3)),
     }
 )
+SYSTEM = st.fixed_dictionaries({"role": st.sampled_from(["system", "developer"]), "content": TEXT})
 ASSISTANT = st.fixed_dictionaries({"role": st.just("assistant"), "content": TEXT})
 
 
 @st.composite
 def conversations(draw: Any) -> list[dict[str, Any]]:
-    """Any roles in any order, ending with the user."""
-    turns = draw(st.lists(st.one_of(USER, ASSISTANT), max_size=6))
+    """Any roles in any order, beginning and ending with the user."""
+    turns = draw(st.lists(st.one_of(USER, ASSISTANT, SYSTEM), max_size=6))
     return [draw(USER), *turns, draw(USER)]
 
 
 def expected(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours of one role merged, nothing else."""
+    """Neighbours of one role merged, system messages told by the user; nothing else."""
     out: list[dict[str, Any]] = []
     for message in messages:
-        content = message["content"]
+        role, content = message["role"], message["content"]
         blocks = [text(content)] if isinstance(content, str) else content
-        if out and out[-1]["role"] == message["role"]:
+        if role in ("system", "developer"):
+            role = "user"
+            blocks = [text(f"<system-reminder>\n{content}\n</system-reminder>")]
+        if out and out[-1]["role"] == role:
             out[-1]["content"] = out[-1]["content"] + blocks
         else:
-            out.append({"role": message["role"], "content": list(blocks)})
+            out.append({"role": role, "content": list(blocks)})
+    for message in out:
+        if message["role"] == "assistant" and len(message["content"]) == 1:
+            message["content"] = _pieces(message["content"][0]["text"])
     return out
 
 
-@settings(
-    max_examples=30,
+def _pieces(said: str) -> list[dict[str, str]]:
+    """An answer of "(no content)" goes in two pieces: the CLI would leave it out."""
+    if said.strip() != "(no content)":
+        return [text(said)]
+    at = said.index(")")
+    return [text(said[:at]), text(said[at:])]
+
+
+PATIENT = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+"""For examples that take a real process each."""
+
+
+# A function for each mode: pytest-twisted wraps one with examples anew for every parameter.
+@pytest.mark.only("key")
+@settings(PATIENT, max_examples=30)
 @given(model=st.sampled_from(MODELS), messages=conversations())
 @ensureDeferred
 async def test_any_conversation(daemon: Daemon, model: str, messages: list[dict[str, Any]]) -> None:
+    await arrives(daemon, model, messages)
+
+
+@pytest.mark.only("subscription")
+@settings(PATIENT, max_examples=30)
+@given(model=st.sampled_from(MODELS), messages=conversations())
+@ensureDeferred
+async def test_any_conversation_with_a_login(
+    daemon: Daemon, model: str, messages: list[dict[str, Any]]
+) -> None:
+    await arrives(daemon, model, messages)
+
+
+async def arrives(daemon: Daemon, model: str, messages: list[dict[str, Any]]) -> None:
     before = len(daemon.turns())
     answer = await daemon.chat(messages, model=model)
     assert "choices" in answer, answer
@@ -304,18 +354,30 @@ async def test_ids_that_count_anew_are_told_apart(daemon: Daemon) -> None:
     assert used == ["call0", "call0x2"]
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(
-    model=st.sampled_from(MODELS),
-    system=st.one_of(st.none(), TEXT),
-    questions=st.lists(USER, min_size=2, max_size=4),
-)
+REPLAYED = {
+    "model": st.sampled_from(MODELS),
+    "system": st.one_of(st.none(), TEXT),
+    "questions": st.lists(USER, min_size=2, max_size=4),
+}
+
+
+@pytest.mark.only("key")
+@settings(PATIENT, max_examples=12)
+@given(**REPLAYED)
 @ensureDeferred
-async def test_kept_or_replayed_the_conversation_is_the_same(
+async def test_kept_or_replayed_the_conversation_is_the_same(daemon: Daemon, **asked: Any) -> None:
+    await is_the_same(daemon, **asked)
+
+
+@pytest.mark.only("subscription")
+@settings(PATIENT, max_examples=12)
+@given(**REPLAYED)
+@ensureDeferred
+async def test_kept_or_replayed_with_a_login_it_is_the_same(daemon: Daemon, **asked: Any) -> None:
+    await is_the_same(daemon, **asked)
+
+
+async def is_the_same(
     daemon: Daemon, model: str, system: str | None, questions: list[dict[str, Any]]
 ) -> None:
     messages: list[dict[str, Any]] = []
@@ -330,7 +392,7 @@ async def test_kept_or_replayed_the_conversation_is_the_same(
     sent = {"model": model, "messages": messages}
     response = await daemon.post("/v1/chat/completions", sent)
     await response.text()
-    assert response.headers.getRawHeaders("x-claudemax-process") == ["warm"]
+    assert response.headers.getRawHeaders("x-claudemax-process")[0] in AFRESH
     replayed = daemon.body()
     assert arrived(replayed) == arrived(kept)
     assert [block["text"] for block in replayed["system"]][1:] == [

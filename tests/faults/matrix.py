@@ -14,6 +14,8 @@ import treq
 from attrs import frozen
 from harness import Daemon, until
 
+from claudeproxy.cli.process import CLIProcess
+
 
 @frozen
 class Fault:
@@ -86,21 +88,35 @@ async def read(response: Any) -> Reply:
     return Reply(response.code, error, text, events[-1:] == ["[DONE]"])
 
 
-async def all_is_well(daemon: Daemon) -> None:
+async def all_is_well(daemon: Daemon, rewound: CLIProcess | None = None) -> None:
     """No slot is taken, the next request is answered, and no process is left but those at rest.
 
-    Nothing is kept afterwards, either, so that a test can count what it keeps itself.
+    ``rewound``: the process that was at fault, which has to be the one that answers. Nothing is
+    kept afterwards, so that a test can count what it keeps itself.
     """
     engine = daemon.api.engine
     await until(lambda: engine.admission.running == 0)
+    turns = rewound.turns if rewound else 0
     reply = await ask(daemon, "still there?")
     assert (reply.status, reply.text) == (200, "You said: still there?"), reply
-    while engine.conversations.shed():
-        pass
+    if rewound is not None:
+        assert (rewound.turns, rewound.killed) == (turns + 1, False)
+        assert rewound in engine.processes
+    old = set(engine.processes)
+    engine.renew()
+    await until(lambda: not old & engine.processes)
     await until(lambda: len(engine.processes) == at_rest(daemon))
 
 
 def at_rest(daemon: Daemon) -> int:
-    """Processes that wait, start up or are kept."""
-    engine = daemon.api.engine
-    return engine.pool.warm + engine.pool.starting + len(engine.conversations)
+    """Processes that are unused, start up or hold something."""
+    keeper = daemon.api.engine.keeper
+    return keeper.unused + keeper.starting + keeper.holding
+
+
+def at_work(daemon: Daemon) -> CLIProcess | None:
+    """The process that has been given a turn since nothing was kept; ``None`` where it has
+    ended."""
+    used = [process for process in daemon.api.engine.processes if process.turns]
+    assert len(used) <= 1
+    return used[0] if used else None

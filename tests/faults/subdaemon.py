@@ -34,9 +34,10 @@ class Twistd:
         self.log = home / "log"
         environ = {"HOME": str(home), "PATH": os.environ["PATH"], "TMPDIR": str(home)}
         environ.update(popen.pop("environ", {}))
-        words = ["-n", "--pidfile=", f"--logfile={popen.pop('logfile', self.log)}", "claudemax",
+        logfile = popen.pop("logfile", self.log)
+        words = ["-n", "--pidfile=", *([f"--logfile={logfile}"] if logfile else []), "claudemax",
                  "--port", f"unix:{self.socket}", "--claude", self.claude,
-                 "--warm", "1"]  # fmt: skip
+                 "--processes", "4"]  # fmt: skip
         if "--demo" not in options:
             words += ["--upstream", "http://127.0.0.1:9"]  # the double never asks it
         words += options
@@ -48,7 +49,7 @@ class Twistd:
 
     def up(self) -> Twistd:
         """Once it serves."""
-        wait(lambda: self._answers() or self.process.poll() is not None, 20.0)
+        wait(lambda: self._answers() or self.process.poll() is not None, 60.0)
         assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
         return self
 
@@ -72,14 +73,14 @@ class Twistd:
         return said(self.start(text))
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> HTTPResponse:
-        connection = HTTPConnection("localhost", timeout=20)
+        connection = HTTPConnection("localhost", timeout=60)
         connection.sock = self.connect()
         connection.request(method, path, body, {"content-type": "application/json"})
         return connection.getresponse()
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect(str(self.socket))
         return client
 
@@ -97,10 +98,30 @@ class Twistd:
                     found.append(int(entry.name))
         return found
 
+    @property
+    def reaper(self) -> int:
+        """The process beside it that ends what it leaves behind."""
+        task = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        (found,) = (int(pid) for pid in Path(task).read_text().split() if b"reaper.py" in line(pid))
+        return found
+
+    def kill(self) -> None:
+        """Without a goodbye."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> int:
         """Its exit status after TERM."""
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
+
+
+def line(pid: int | str) -> bytes:
+    """A process's command line; nothing once it has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def said(response: HTTPResponse) -> str:

@@ -13,7 +13,7 @@ from matrix import all_is_well, ask, cases, fault
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.engine import pool
+from claudeproxy.engine import starts
 from claudeproxy.options import ConfigError
 from claudeproxy.service import Claudemax
 from claudeproxy.testing import fake_cli, journal
@@ -28,22 +28,20 @@ async def health(daemon: Daemon) -> Any:
     ("exits at its start", "503 after three tries; the tries go on, ever slower; /health tells",
      {"start": "exit"}),
     ("crashes at its start", "503 after three tries", {"start": "crash"}),
-    ("never starts up", "killed at the start-up limit; 503 after three tries",
+    ("never starts up", "ended at the start-up limit; 503 after three tries",
      {"start": "silence"}),
-    ("prints nonsense at its start", "killed; 503 after three tries", {"start": "prose"}),
-    ("prints an array at its start", "killed; 503 after three tries", {"start": "array"}),
-    ("prints noise at its start", "killed; 503 after three tries", {"start": "noise"}),
-    ("closes stdout at its start, but lives", "killed; 503 after three tries",
+    ("prints half a message at its start", "ended; 503 after three tries", {"start": "broken"}),
+    ("closes stdout at its start, but lives", "ended; 503 after three tries",
      {"start": "deaf"}),
     ("exits when asked for its models", "503 after three tries", {"ready": "exit"}),
-    ("refuses to tell its models", "killed; 503 after three tries", {"ready": "refuse"}),
+    ("refuses to tell its models", "ended; 503 after three tries", {"ready": "refuse"}),
 )  # fmt: skip
 @ensureDeferred
 async def test_it_does_not_start(
     make_daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Any
 ) -> None:
-    monkeypatch.setattr(pool, "START_TIMEOUT", 0.5)
-    monkeypatch.setattr(pool, "MAX_BACKOFF", 0.3)
+    monkeypatch.setattr(starts, "START_TIMEOUT", 0.5)
+    monkeypatch.setattr(starts, "MAX_BACKOFF", 0.3)
     claude = fake_cli(tmp_path / "cli", **case[0])
     daemon = await make_daemon(claude=claude)
     reply = await ask(daemon, "x")
@@ -52,9 +50,9 @@ async def test_it_does_not_start(
     told = await health(daemon)
     assert told["status"] == "degraded"
     assert told["processes"]["failed_starts"] >= 3
-    monkeypatch.setattr(pool, "START_TIMEOUT", 60.0)
+    monkeypatch.setattr(starts, "START_TIMEOUT", 60.0)
     fake_cli(tmp_path / "cli")
-    await until(lambda: daemon.api.engine.pool.warm)
+    await until(lambda: daemon.api.engine.keeper.unused)
     assert (await health(daemon))["status"] == "ok"
     await all_is_well(daemon)
 
@@ -65,8 +63,12 @@ async def test_it_does_not_start(
     ("floods stderr at its start", "nothing", {"start": "stderr"}),
     ("prints unknown messages at its start", "nothing", {"start": "unknown"}),
     ("prints empty lines at its start", "nothing", {"start": "nothing"}),
-    ("ignores TERM and the end of stdin", "nothing; KILL ends it", {"start": "stubborn"}),
-    ("ignores TERM, and so does its child", "nothing; KILL ends both",
+    ("prints nonsense at its start", "the line is passed over, and counted in the log",
+     {"start": "prose"}),
+    ("prints an array at its start", "the line is passed over, and counted", {"start": "array"}),
+    ("prints noise at its start", "the line is passed over, and counted", {"start": "noise"}),
+    ("ignores the end of stdin", "nothing; it is killed after the grace", {"start": "stubborn"}),
+    ("ignores the end of stdin, and so does its child", "nothing; both are killed after the grace",
      {"start": "stubborn", "ready": "child"}),
     ("takes no notice of its set-up", "nothing", {"setup": "unknown"}),
 )  # fmt: skip
@@ -82,7 +84,7 @@ async def test_nobody_notices_at_its_start(make_daemon: Any, tmp_path: Path, cas
 @ensureDeferred
 async def test_it_dies_while_it_waits(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
-    await until(lambda: daemon.api.engine.pool.warm)
+    await until(lambda: daemon.api.engine.keeper.unused)
     (process,) = daemon.api.engine.processes
     os.kill(process.transport.pid, 9)
     await until(lambda: process not in daemon.api.engine.processes)
@@ -94,7 +96,7 @@ async def test_it_dies_while_it_waits(make_daemon: Any, tmp_path: Path) -> None:
 async def test_it_always_dies_while_it_waits(make_daemon: Any, tmp_path: Path) -> None:
     claude = fake_cli(tmp_path / "cli", warm="exit")
     daemon = await make_daemon(claude=claude)
-    await until(lambda: daemon.api.engine.pool.failures >= 2)
+    await until(lambda: daemon.api.engine.keeper.failures >= 2)
     assert (await health(daemon))["status"] == "degraded"
     assert journal(claude).count("start") <= 3
     fake_cli(tmp_path / "cli")
@@ -105,7 +107,7 @@ async def test_it_always_dies_while_it_waits(make_daemon: Any, tmp_path: Path) -
 @ensureDeferred
 async def test_it_vanishes(make_daemon: Any, tmp_path: Path) -> None:
     claude = Path(fake_cli(tmp_path / "cli"))
-    daemon = await make_daemon(claude=str(claude), warm=0)
+    daemon = await make_daemon(claude=str(claude))
     hidden = claude.rename(claude.with_name("hidden"))
     reply = await ask(daemon, "x")
     assert reply.status == 503
@@ -118,7 +120,7 @@ async def test_it_vanishes(make_daemon: Any, tmp_path: Path) -> None:
 @ensureDeferred
 async def test_it_becomes_a_broken_file(make_daemon: Any, tmp_path: Path) -> None:
     claude = Path(fake_cli(tmp_path / "cli"))
-    daemon = await make_daemon(claude=str(claude), warm=0)
+    daemon = await make_daemon(claude=str(claude))
     whole = claude.read_bytes()
     claude.write_bytes(b"\x7fELF nonsense")
     reply = await ask(daemon, "x")
@@ -165,12 +167,32 @@ async def test_it_cannot_be_run(tmp_path: Path, case: Any) -> None:
     assert "\n" not in str(refused.value)
 
 
-@fault("CLI", "is not logged in", "/health tells, as last known")
+@fault("CLI", "is not logged in",
+       "401 with the command to type, at once; /health tells; a new login is noticed within "
+       "seconds")  # fmt: skip
 @ensureDeferred
 async def test_it_is_not_logged_in(tmp_path: Path) -> None:
     claude = fake_cli(tmp_path / "cli", logged_in=False)
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    api = Claudemax(reactor, settings(claude=claude, warm=0), environ)
+    api = Claudemax(reactor, settings(claude=claude), environ)
     api.startService()
-    await until(lambda: api.engine.standing.logged_in is False)
+    site = reactor.listenTCP(0, api.site, interface="127.0.0.1")  # type: ignore[attr-defined]
+    daemon = Daemon(api, None, f"http://127.0.0.1:{site.getHost().port}", None, tmp_path)  # type: ignore[arg-type]
+    login = api.engine.quota.login
+    await until(lambda: login.works is False)
+    started = journal(claude).count("start")
+    reply = await ask(daemon, "x")
+    assert (reply.status, reply.error["code"]) == (401, "not_logged_in")
+    assert f"`{claude} auth login`" in reply.error["message"]
+    assert journal(claude).count("start") == started, "it was never asked"
+    told = await health(daemon)
+    assert (told["status"], told["logged_in"]) == ("degraded", False)
+    fake_cli(tmp_path / "cli")
+    (tmp_path / ".claude").mkdir()
+    (tmp_path / ".claude/.credentials.json").write_text("{}")
+    await until(lambda: login.works)
+    assert (await ask(daemon, "x")).status == 200
+    assert (await health(daemon))["status"] == "ok"
+    await site.stopListening()
     await api.stopService()
+    assert not api.engine.processes

@@ -13,8 +13,10 @@ from pytest_twisted import ensureDeferred
 from raw import BODY, Raw, connect, post
 from twisted.internet import reactor
 
+from claudeproxy.cli.process import CLIProcess
+from claudeproxy.cli.states import State
 from claudeproxy.testing import fake_cli, journal
-from claudeproxy.web import answers, site
+from claudeproxy.web import site, sse
 
 
 def streamed(order: str) -> bytes:
@@ -22,26 +24,28 @@ def streamed(order: str) -> bytes:
     return post(BODY.replace(b'"x"', b'"x%s"' % order.encode())[:-1] + b',"stream":true}')
 
 
-async def left(daemon: Daemon, client: Raw) -> None:
-    """Its client leaves: its slot is free and its process ended within two seconds."""
+async def left(daemon: Daemon, client: Raw) -> CLIProcess:
+    """Its client leaves: its slot is free within two seconds."""
     engine = daemon.api.engine
-    running = {process for process in engine.processes if process.listener is not None}
-    assert len(running) == 1
+    (running,) = [process for process in engine.processes if process.listener is not None]
     client.transport.abortConnection()
     await until(lambda: engine.admission.running == 0, 2.0)
-    await until(lambda: not running & engine.processes, 2.0)
+    return running
+
+
+REWOUND = "its slot is free within 2 s; its process is rewound"
 
 
 @cases(
     "client",
-    ("leaves before the answer begins", "its slot is free, its process ended within 2 s",
-     "[[question silence]]", 0),
-    ("leaves in mid-answer", "its slot is free, its process ended within 2 s",
-     "[[deltas 1000]][[pause 0.05]]", 1),
-    ("leaves while a process ignores TERM", "its slot is free, its process killed within 2 s",
+    ("leaves before the answer begins", REWOUND, "[[asked sleep 1]]", 0),
+    ("leaves in mid-answer", REWOUND, "[[deltas 1000]][[pause 0.05]]", 1),
+    ("leaves while a process ignores the end of stdin", REWOUND,
      "[[middle stubborn]][[deltas 1000]][[pause 0.05]]", 1),
-    ("leaves with a full socket", "its slot is free, its process ended within 2 s",
-     "[[deltas 2000]][[size 100000]]", 1),
+    ("leaves with a full socket", REWOUND, "[[deltas 300]][[size 100000]]", 1),
+    ("leaves while a process is silent",
+     "its slot is free within 2 s; its process is ended when it answers no rewind for 5 s",
+     "[[question silence]]", 0),
 )  # fmt: skip
 @ensureDeferred
 async def test_it_leaves(make_daemon: Any, tmp_path: Path, case: Any) -> None:
@@ -56,8 +60,15 @@ async def test_it_leaves(make_daemon: Any, tmp_path: Path, case: Any) -> None:
         await until(lambda: any(p._paused for p in daemon.api.engine.processes))
     else:
         await client.replied(replies)
-    await left(daemon, client)
-    await all_is_well(daemon)
+    process = await left(daemon, client)
+    if "silence" in order:
+        assert (await ask(daemon, "x")).status == 200
+        await until(lambda: process not in daemon.api.engine.processes, 10.0)
+        await all_is_well(daemon)
+        return
+    await until(lambda: process.state is State.IDLE, 10.0)
+    assert process.held == 0
+    await all_is_well(daemon, rewound=process)
 
 
 @fault("client", "leaves while it waits for a slot", "its turn is never started")
@@ -107,18 +118,18 @@ def rss() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
-@fault("client", "never reads, and the answer is 200 MB",
+@fault("client", "never reads, and the answer is 100 MB",
        "its process waits, memory stays flat; it is cut off at the stall deadline")  # fmt: skip
 @ensureDeferred
 async def test_it_never_reads(
     make_daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "STALL", 3.0)
+    monkeypatch.setattr(sse, "STALL", 3.0)
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), idle_timeout=2.0)
     before = rss()
     client = await connect(daemon)
     client.transport.pauseProducing()
-    client.write(streamed("[[deltas 2000]][[size 100000]]"))
+    client.write(streamed("[[deltas 1000]][[size 100000]]"))
     await until(lambda: any(p._paused for p in daemon.api.engine.processes))
     engine = daemon.api.engine
     await until(lambda: engine.admission.running == 0, 5.0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import resource
 import signal
 import socket
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,12 +22,12 @@ import pytest
 from harness import in_thread, newest_cli
 from matrix import fault
 from pytest_twisted import ensureDeferred
-from subdaemon import Twistd, said, wait
+from subdaemon import Twistd, line, said, wait
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from claudeproxy.cli.process import GRACE
 from claudeproxy.demo.app import DemoUpstream, listen
-from claudeproxy.testing import journal
 
 Make = Callable[..., Twistd]
 
@@ -36,7 +38,7 @@ def twistd(tmp_path: Path) -> Iterator[Make]:
 
     def make(*options: str, **more: Any) -> Twistd:
         home = tmp_path / f"d{len(made)}"  # short: a socket's path has 108 bytes
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         made.append(Twistd(home, *options, **more))
         return made[-1]
 
@@ -55,8 +57,10 @@ def twistd(tmp_path: Path) -> Iterator[Make]:
 def test_term_at_rest(twistd: Make) -> None:
     daemon = twistd().up()
     assert daemon.say("x") == "You said: x"
+    reaper = daemon.reaper
     assert daemon.stop() == 0
     assert not daemon.children
+    assert not line(reaper)
     assert not list(daemon.log.parent.glob("claudemax-*"))
 
 
@@ -74,15 +78,13 @@ def test_term_while_turns_run(twistd: Make) -> None:
 def test_term_and_a_long_turn(twistd: Make) -> None:
     daemon = twistd("--drain", "0.3").up()
     answer = daemon.start("x[[deltas 1000]][[pause 0.05]]")
-    began = time.monotonic()
     daemon.process.terminate()
-    assert said(answer) == "the daemon is stopping"
-    assert daemon.process.wait(10) == 0
-    assert time.monotonic() - began < 5.0
+    assert said(answer) == "the daemon is stopping"  # else it would end with its 1,000th delta
+    assert daemon.process.wait(30) == 0
     assert not daemon.children
 
 
-@fault("daemon", "gets SIGTERM while a CLI ignores it", "exit 0; it is killed")
+@fault("daemon", "gets SIGTERM while a CLI ignores everything", "exit 0; it is killed")
 def test_term_and_a_stubborn_cli(twistd: Make) -> None:
     daemon = twistd("--drain", "0.3").up()
     daemon.start("x[[middle stubborn]][[deltas 1000]][[pause 0.05]]")
@@ -106,51 +108,185 @@ def test_term_and_a_queue(twistd: Make) -> None:
     assert daemon.process.wait(10) == 0
 
 
-@fault("daemon", "is killed at rest", "every CLI is gone within a second")
+@fault("daemon", "gets SIGHUP at a terminal, or without a file to log to",
+       "as SIGTERM: running turns end within --drain; exit 0")  # fmt: skip
+def test_hangup_in_the_foreground(twistd: Make) -> None:
+    daemon = twistd("--drain", "10", logfile=None).up()
+    answer = daemon.start("x[[deltas 20]][[pause 0.05]]")
+    daemon.process.send_signal(signal.SIGHUP)
+    assert said(answer) == "You said: x" + "x" * 19
+    assert daemon.process.wait(10) == 0
+    assert not daemon.children
+
+
+def test_hangup_at_a_terminal(twistd: Make, tmp_path: Path) -> None:
+    """Its terminal is closed: nobody would see to it, even if it logs to a file."""
+    ours, theirs = os.openpty()
+
+    def become() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    daemon = twistd(preexec_fn=become, stdin=theirs, pass_fds=[theirs]).up()
+    os.close(theirs)
+    answer = daemon.start("x[[deltas 20]][[pause 0.05]]")
+    os.close(ours)
+    assert said(answer) == "You said: x" + "x" * 19
+    assert daemon.process.wait(10) == 0
+
+
+@fault("daemon", "gets SIGHUP with a log file and no terminal",
+       "the log is opened anew, for logrotate; turns go on")  # fmt: skip
+def test_hangup_reopens_the_log(twistd: Make) -> None:
+    daemon = twistd(start_new_session=True).up()
+    daemon.get("/first")
+    moved = daemon.log.with_name("log.old")
+    daemon.log.rename(moved)
+    answer = daemon.start("x[[deltas 20]][[pause 0.05]]")
+    daemon.process.send_signal(signal.SIGHUP)
+    wait(daemon.log.exists)
+    daemon.get("/second")
+    assert said(answer) == "You said: x" + "x" * 19
+    assert " GET /first 404 " in moved.read_text()
+    assert " GET /second 404 " not in moved.read_text()
+    assert " GET /second 404 " in daemon.log.read_text()
+    daemon.log.unlink()
+    daemon.log.mkdir()  # which nobody can write to
+    daemon.process.send_signal(signal.SIGHUP)
+    assert daemon.say("x") == "You said: x"
+    daemon.log.rmdir()
+    daemon.process.send_signal(signal.SIGUSR1)  # twistd's own
+    assert daemon.stop() == 0
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(twistd: Make) -> None:
+    def nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    daemon = twistd(preexec_fn=nohup, logfile=None).up()
+    daemon.process.send_signal(signal.SIGHUP)
+    assert daemon.say("x") == "You said: x"
+    assert daemon.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
+@fault("daemon", "is to become another user (twistd --uid)",
+       "it does not start: one line, with the command to type")  # fmt: skip
+def test_another_user(twistd: Make) -> None:
+    for options in (["--uid", "1"], ["--gid", "1"], ["--uid", "1", "--gid", "1", "--euid"]):
+        daemon = twistd(before=f"sys.argv[1:1] = {options}")
+        assert daemon.process.wait(20) == 1
+        stderr = daemon.process.stderr.read().decode()  # type: ignore[union-attr]
+        assert stderr.startswith("claudemax: --uid and --gid ") and stderr.count("\n") == 1, stderr
+        assert "sudo -iu " in stderr
+    daemon = twistd(before="sys.argv[1:1] = ['--uid', '0', '--gid', '0']").up()
+    assert daemon.stop() == 0
+
+
+def test_a_log_that_cannot_be_opened(twistd: Make) -> None:
+    daemon = twistd(logfile="/proc/none/log")
+    assert daemon.process.wait(20) == 1
+    stderr = daemon.process.stderr.read().decode()  # type: ignore[union-attr]
+    assert stderr == "claudemax: --logfile: No such file or directory\n"
+
+
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+
+
+def nothing_is_left(daemon: Twistd, reaper: int, seconds: float = 1.0) -> None:
+    """Once the daemon is killed."""
+    wait(lambda: not daemon.children, seconds)
+    wait(lambda: not line(reaper), 2.0)
+
+
+@fault("daemon", "is killed at rest", "every CLI ends by itself within a second")
 def test_kill_at_rest(twistd: Make) -> None:
     daemon = twistd().up()
     daemon.say("x")
     wait(lambda: len(daemon.children) >= 2)
-    daemon.process.kill()
-    daemon.process.wait()
-    wait(lambda: not daemon.children, 1.0)
+    reaper = daemon.reaper
+    daemon.kill()
+    nothing_is_left(daemon, reaper)
 
 
-@fault("daemon", "is killed while turns run", "every CLI is gone within a second")
+@fault("daemon", "is killed while turns run", "every CLI ends by itself within a second")
 def test_kill_while_turns_run(twistd: Make) -> None:
     daemon = twistd().up()
     daemon.start("x[[deltas 1000]][[pause 0.05]]")
-    daemon.process.kill()
-    daemon.process.wait()
-    wait(lambda: not daemon.children, 1.0)
+    reaper = daemon.reaper
+    daemon.kill()
+    nothing_is_left(daemon, reaper)
 
 
-@fault("daemon", "is killed while a tool call waits",
-       "the CLI is gone within a second, and sends nothing more")  # fmt: skip
+@fault("daemon", "is killed while a CLI ignores everything", "it is killed after the grace")
+def test_kill_while_a_cli_ignores_everything(twistd: Make) -> None:
+    daemon = twistd().up()
+    assert daemon.say("x[[result stubborn]]") == "You said: x"
+    wait(lambda: len(daemon.children) >= 2)
+    reaper = daemon.reaper
+    daemon.kill()
+    began = time.monotonic()
+    (stubborn,) = wait(lambda: len(daemon.children) == 1 and daemon.children)
+    assert line(reaper)
+    wait(lambda: not line(stubborn), GRACE + 2.0)
+    assert time.monotonic() - began > GRACE / 2
+    nothing_is_left(daemon, reaper)
+
+
+def shim(daemon: Path) -> str:
+    """A ``claude`` that is a shell script, and starts the CLI as a child of its own."""
+    path = daemon / "shim"
+    path.write_text(f'#!/bin/sh\n"{daemon}/cli/claude" "$@"\nexit $?\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("order", ["", "[[result stubborn]]"], ids=["by-itself", "killed"])
+@fault("daemon", "is killed while the CLI runs behind a shell script", "both end")
+def test_kill_while_the_cli_is_behind_a_script(twistd: Make, tmp_path: Path, order: str) -> None:
+    (tmp_path / "d0").mkdir()
+    daemon = twistd("--claude", shim(tmp_path / "d0"), "--processes", "1").up()
+    assert daemon.say(f"x{order}") == "You said: x"
+    assert len(daemon.children) == 2  # the kept one, and the script around it
+    reaper = daemon.reaper
+    daemon.kill()
+    nothing_is_left(daemon, reaper, GRACE + 2.0)
+
+
+@fault("daemon", "gets SIGTERM while the CLI runs behind a shell script", "both end; exit 0")
+def test_term_while_the_cli_is_behind_a_script(twistd: Make, tmp_path: Path) -> None:
+    (tmp_path / "d0").mkdir()
+    daemon = twistd("--claude", shim(tmp_path / "d0")).up()
+    assert daemon.say("x[[result stubborn]]") == "You said: x"
+    reaper = daemon.reaper
+    assert daemon.stop() == 0
+    assert not daemon.children
+    assert not line(reaper)
+
+
+@fault("daemon", "is killed while a tool call waits", "the CLI ends by itself within a second")
 def test_kill_while_a_call_waits(twistd: Make) -> None:
     daemon = twistd().up()
-    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
-    said(daemon.start("x[[call look {}]]", tools=tools))
+    said(daemon.start("x[[call look {}]]", tools=TOOLS))
     assert json.load(daemon.get("/health"))["processes"]["kept"] == 1
-    daemon.process.kill()
-    daemon.process.wait()
-    wait(lambda: not daemon.children, 1.0)
-    assert "went on" not in journal(daemon.claude)
+    reaper = daemon.reaper
+    daemon.kill()
+    nothing_is_left(daemon, reaper)
 
 
 @fault("daemon", "is killed while the real CLI's tool call waits",
-       "it is gone within a second, and nothing more reaches the upstream")  # fmt: skip
+       "it is gone after the grace at the latest; nothing more reaches the upstream")  # fmt: skip
 @ensureDeferred
 async def test_kill_while_a_real_call_waits(twistd: Make) -> None:
     upstream = DemoUpstream(reactor)
     port, url = await listen(reactor, upstream)
-    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
     daemon = twistd("--claude", newest_cli(), "--upstream", url)
     for _ in range(3):
-        await in_thread(lambda: said(daemon.up().start("x[[call look {}]]", tools=tools)))
+        await in_thread(lambda: said(daemon.up().start("x[[call look {}]]", tools=TOOLS)))
     sent = len(upstream.requests)
-    daemon.process.kill()
-    await in_thread(lambda: wait(lambda: not daemon.children, 1.0))
+    reaper = daemon.reaper
+    daemon.kill()
+    await in_thread(lambda: nothing_is_left(daemon, reaper, GRACE + 2.0))
     await deferLater(reactor, 1.0, lambda: None)
     assert len(upstream.requests) == sent
     await port.stopListening()
@@ -174,14 +310,22 @@ def crowd_of(daemon: Twistd) -> list[socket.socket]:
     return crowd
 
 
+def answers(daemon: Twistd) -> bool:
+    """Whether it does already: it may not have noticed yet that the crowd has left."""
+    try:
+        return daemon.say("x") == "You said: x"
+    except ConnectionError:
+        return False
+
+
 @fault("machine", "has no descriptors left", "clients wait, or are told 503; all is well after")
 def test_no_descriptors(twistd: Make) -> None:
-    daemon = twistd("--warm", "0", "--keep", "0", preexec_fn=descriptors(48, 48)).up()
+    daemon = twistd("--processes", "1", preexec_fn=descriptors(48, 48)).up()
     crowd = crowd_of(daemon)
     assert daemon.process.poll() is None
     for client in crowd:
         client.close()
-    assert wait(lambda: daemon.say("x")) == "You said: x"
+    wait(lambda: answers(daemon))
     assert daemon.stop() == 0
 
 
@@ -194,19 +338,30 @@ def test_few_descriptors_at_first(twistd: Make) -> None:
     assert daemon.stop() == 0
 
 
-@fault("machine", "has no descriptors left for a CLI", "503; all is well after")
+def asking(system: str) -> bytes:
+    """A request that only a process of its own can serve."""
+    said = [{"role": "system", "content": system}, {"role": "user", "content": "x"}]
+    body = json.dumps({"model": "sonnet", "messages": said}).encode()
+    return (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            ) + body  # fmt: skip
+
+
+@fault("machine", "has no descriptors left for a CLI",
+       "those who need another CLI get 503; all is well after")  # fmt: skip
 def test_no_descriptors_for_a_process(twistd: Make) -> None:
-    daemon = twistd("--warm", "0", "--keep", "0", preexec_fn=descriptors(48, 48)).up()
+    daemon = twistd("--processes", "3", preexec_fn=descriptors(48, 48)).up()
     assert daemon.say("x") == "You said: x"  # all modules are imported: that takes files, too
-    held = daemon.connect()
+    wait(lambda: json.load(daemon.get("/health"))["processes"]["warm"])
+    held = daemon.connect(), daemon.connect()
     crowd = crowd_of(daemon)
-    held.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-                 b"Content-Type: application/json\r\nContent-Length: 61\r\n\r\n"
-                 b'{"model":"sonnet","messages":[{"role":"user","content":"x"}]}')  # fmt: skip
-    assert held.recv(1000).startswith(b"HTTP/1.1 503")
+    held[0].sendall(asking("One."))
+    assert held[0].recv(1000).startswith(b"HTTP/1.1 200")  # by the one that waited
+    held[1].sendall(asking("Two."))
+    assert held[1].recv(1000).startswith(b"HTTP/1.1 503")
     for client in crowd:
         client.close()
-    assert wait(lambda: daemon.say("x")) == "You said: x"
+    wait(lambda: answers(daemon))
     assert daemon.stop() == 0
 
 
@@ -249,11 +404,12 @@ def test_no_place_for_responses(twistd: Make, tmp_path: Path) -> None:
 
 @fault("machine", "loses the CLI's working directory", "it is made again")
 def test_the_working_directory_is_gone(twistd: Make) -> None:
-    daemon = twistd("--warm", "0", "--keep", "0").up()
+    daemon = twistd("--processes", "1").up()
     assert daemon.say("x") == "You said: x"
     empty = daemon.log.parent / ".local/state/claudemax/empty"
     empty.rmdir()
-    assert daemon.say("x") == "You said: x"
+    other = [{"role": "system", "content": "Other."}, {"role": "user", "content": "x"}]
+    assert said(daemon.start("", messages=other)) == "You said: x"  # by another process
     assert empty.is_dir()
     assert daemon.stop() == 0
 

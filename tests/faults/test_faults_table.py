@@ -18,14 +18,18 @@ What happens when ...
 =====================
 
 The faults that the test suite brings about, and what is observed of each. After every one of them
-the next request is answered, its slot is free and no process is left over. "Killed" means the
-CLI's process with its whole group.
+the next request is answered, its slot is free and no process is left over. "Rewound" means that the
+turn is cut out of the CLI's conversation and the same process serves the next request. "Ended"
+means that the CLI is told to give up what it is at and its stdin is closed; where that does not
+help within the grace (a second, or 40 where a login is at stake, which a kill could lose), it is
+killed with its whole group.
 
 .. Written by tests/faults/test_faults_table.py: do not edit.
 """
 
 CHAPTERS = {
     "CLI": "The CLI ...",
+    "login": "The login ...",
     "client": "A client ...",
     "daemon": "The daemon ...",
     "machine": "The machine ...",
