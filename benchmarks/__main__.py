@@ -13,13 +13,18 @@ from attrs import asdict
 
 from claudeproxy.cli import launch
 
-from . import own, report
+from . import own, policies, report
 from .subjects import ROOT, install_peer
 from .turns import Turns
 
 
 def main() -> None:
     options = _options()
+    if options.part == "policies":
+        lines = Path(options.times).read_text().splitlines() if options.times else []
+        times = [float(line) for line in lines]
+        print(policies.table(gaps=policies.gaps(times)))
+        return
     # A thousand streams are five thousand descriptors; the daemon inherits the limit.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 16_384 if hard == resource.RLIM_INFINITY else min(hard, 16_384)
@@ -59,10 +64,15 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("all", "turns", "own"), default="all")
+    parser.add_argument(
+        "part", nargs="?", choices=("all", "turns", "own", "policies"), default="all"
+    )
     parser.add_argument("--claude", metavar="PATH", help="the CLI (default: as the daemon does)")
     parser.add_argument("--rounds", type=int, default=9, help="of each scenario (default: 9)")
     parser.add_argument("--streams", type=int, default=1000, help="to open (default: 1000)")
+    parser.add_argument(
+        "--times", metavar="FILE", help="with policies: when turns were asked, epoch seconds"
+    )
     parser.add_argument("--docs", action="store_true", help="also write docs/bench.{json,svg}")
     return parser.parse_args()
 

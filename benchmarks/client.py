@@ -7,15 +7,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define
 
 Messages = Sequence[dict[str, Any]]
+T = TypeVar("T")
 
 
 @define
-class Answer:
+class TimedAnswer:
     """What came back. ``first``: seconds to the first content, ``last``: to the end."""
 
     first: float
@@ -35,7 +36,7 @@ def request(messages: Messages, **fields: Any) -> bytes:
     return head.encode() + body
 
 
-def ask(port: int, messages: Messages, **fields: Any) -> Answer:
+def ask(port: int, messages: Messages, **fields: Any) -> TimedAnswer:
     """Ask, and read the answer to its end."""
     data = request(messages, **fields)
     began = time.perf_counter()
@@ -70,12 +71,24 @@ def ask(port: int, messages: Messages, **fields: Any) -> Answer:
     message: dict[str, Any] = {"role": "assistant", "content": text or None}
     if calls:
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
-    return Answer(first, time.perf_counter() - began, message)
+    return TimedAnswer(first, time.perf_counter() - began, message)
 
 
-def together(number: int, function: Callable[[int], Answer]) -> list[Answer]:
+def leave(port: int, messages: Messages) -> None:
+    """Ask, and go at the first content."""
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
+        connection.sendall(request(messages))
+        read = b""
+        while b'"content":"' not in read:
+            got = connection.recv(65536)
+            if not got:
+                raise RuntimeError(f"no answer: {read!r}")
+            read += got
+
+
+def together(number: int, function: Callable[[int], T]) -> list[T]:
     """``number`` calls at once."""
-    answers: list[Answer] = []
+    answers: list[T] = []
     errors: list[Exception] = []
 
     def run(index: int) -> None:

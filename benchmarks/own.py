@@ -1,12 +1,10 @@
-"""What the daemon itself costs, with a CLI that costs nothing (:mod:`.double`)."""
+"""What the daemon itself costs, with a CLI that costs nothing (:mod:`claudeproxy.testing`)."""
 
 from __future__ import annotations
 
 import selectors
-import shlex
 import socket
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,15 +15,17 @@ from uuid import uuid4
 
 from attrs import define
 
-from . import double
+from claudeproxy.testing import fake_cli
+
 from .client import ask, request
 from .subjects import Bare, Daemon
 
 NOWHERE = "http://127.0.0.1:9"
-TOKEN = b'"content":"' + double.WORD.encode()
+WORD = "x" * 6
+TOKEN = b'"content":"' + WORD.encode()
 PACE = 50
 """Tokens a second of one stream."""
-SHORT = "2 0.02"
+SHORT = "[[deltas 2]][[pause 0.02]]"
 """An answer that goes on after its first token, as answers do."""
 
 
@@ -49,10 +49,7 @@ class Double:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        program = shlex.join([sys.executable, "-IS", str(Path(double.__file__).resolve())])
-        self.claude = str(folder / "claude")
-        Path(self.claude).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
-        Path(self.claude).chmod(0o755)
+        self.claude = fake_cli(folder, answer=WORD, size=len(WORD))
 
     def daemon(self, warm: int) -> Daemon:
         room = ("--concurrency", "2000", "--queue", "2000", "--warm", str(warm))
@@ -114,7 +111,7 @@ def _fast(daemon: Daemon, deltas: int = 20_000) -> tuple[float, float]:
     used, rates = [], []
     for _ in range(3):
         daemon.settle()
-        with Streams(daemon.port, [f"{deltas} 0"]) as streams:
+        with Streams(daemon.port, [f"[[deltas {deltas}]]"]) as streams:
             before, began = daemon.cpu(), time.perf_counter()
             streams.read(lambda: not streams.open)
             rates.append(deltas / (time.perf_counter() - began))
@@ -125,7 +122,7 @@ def _fast(daemon: Daemon, deltas: int = 20_000) -> tuple[float, float]:
 def _paced(daemon: Daemon, readings: int = 5) -> list[float]:
     """CPU microseconds of a delta."""
     cost = []
-    with Streams(daemon.port, [f"{30 * PACE} {1 / PACE}"] * 50) as streams:
+    with Streams(daemon.port, [_paced_order(30)] * 50) as streams:
         streams.read(lambda: streams.begun == len(streams))
         for _ in range(readings):
             streams.read(_after(0.5))
@@ -143,7 +140,7 @@ def _held(daemon: Daemon) -> int:
         daemon.settle()
         while time.monotonic() < wait and _health(daemon)["warm"] < number:
             time.sleep(0.2)
-        with Streams(daemon.port, [f"{seconds * PACE} {1 / PACE}"] * number) as streams:
+        with Streams(daemon.port, [_paced_order(seconds)] * number) as streams:
             streams.read(lambda: streams.begun == len(streams))
             streams.read(_after(0.5))
             before, tokens, began = daemon.cpu(), streams.tokens, time.perf_counter()
@@ -158,12 +155,16 @@ def _held(daemon: Daemon) -> int:
     return held
 
 
+def _paced_order(seconds: int) -> str:
+    return f"[[deltas {seconds * PACE}]][[pause {1 / PACE}]]"
+
+
 def _rss(daemon: Daemon, most: int) -> dict[str, float]:
     sizes = {"0": daemon.rss()}
     with Streams(daemon.port, []) as streams:
         for number in sorted({1, 100, most}):
             while len(streams) < number:
-                streams.add("1 hold")
+                streams.add("[[middle hold]]")
                 # Not a flood: a CLI that starts costs more than a stream that is open.
                 if len(streams) % 50 == 0:
                     streams.read(lambda: streams.begun == len(streams))

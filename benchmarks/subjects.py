@@ -13,8 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+import psutil
 
 from claudeproxy.cli import launch
+from claudeproxy.cli.settings import BRAKE, RELEASE
 
 from .client import get
 
@@ -67,6 +71,18 @@ class Program:
     def rss(self) -> float:
         """Megabytes of memory it holds."""
         return int(self._ps("rss")) / 1024
+
+    def tree(self) -> tuple[float, float]:
+        """Seconds of CPU that it and all it has started have used, ended ones too, and the
+        megabytes that they hold."""
+        spent, held = 0.0, 0.0
+        root = psutil.Process(self.process.pid)
+        for one in (root, *root.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = one.cpu_times()
+                spent += times.user + times.system + times.children_user + times.children_system
+                held += one.memory_info().rss / 2**20
+        return spent, held
 
     def _ps(self, field: str) -> str:
         command = ["ps", "-o", f"{field}=", "-p", str(self.process.pid)]
@@ -150,12 +166,17 @@ class Peer(Program):
 class Bare(Program):
     """A CLI that has started up, and is spoken to by hand: nothing can be faster with it."""
 
-    def __init__(self, directory: Path, claude: str, upstream: str) -> None:
+    def __init__(
+        self, directory: Path, claude: str, upstream: str, *, braked: bool = False
+    ) -> None:
+        """``braked``: whether each turn is put under the brake, as the daemon does it."""
+        self._braked = braked
         there = launch.Upstream(upstream, "any", str(directory))
         environ = launch.environment({**_private(directory)}, there)
         super().__init__([claude, *launch.ARGUMENTS], environ, directory)
         self._say(_control("ready", {"subtype": "list_models"}))
         self._until(b'"control_response"')
+        self._lines: list[str] = []
 
     def first(self, system: str, text: str) -> float:
         """Seconds to the first content of a conversation's first turn."""
@@ -167,9 +188,24 @@ class Bare(Program):
         """The same of a further turn."""
         return self._turn(b"", text)
 
+    def rewound(self, text: str) -> float:
+        """The same of another conversation, the one before being taken back first."""
+        began = time.perf_counter()
+        rewind = {
+            "subtype": "rewind_conversation",
+            "target_message_uuid": self._lines[0],
+            "last_seen_user_message_uuid": self._lines[-1],
+        }
+        self._say(_control("rewind", rewind))
+        self._lines.clear()
+        self._until(b'"rewound":true')
+        return time.perf_counter() - began + self._turn(b"", text)
+
     def _turn(self, before: bytes, text: str) -> float:
         content = [{"type": "text", "text": text}]
+        self._lines.append(str(uuid4()))
         line = {
+            "uuid": self._lines[-1],
             "type": "user",
             "client_composed": True,
             "message": {"role": "user", "content": content},
@@ -178,10 +214,18 @@ class Bare(Program):
         }
         began = time.perf_counter()
         self._say(before + json.dumps(line).encode() + b"\n")
+        if self._braked:
+            self._until(b'"status":"requesting"')
+            self._flags("brake", BRAKE)
         self._until(b'"content_block_delta"')
         took = time.perf_counter() - began
         self._until(b'"type":"result"')
+        if self._braked:
+            self._flags("release", {"env": RELEASE})
         return took
+
+    def _flags(self, ident: str, settings: dict[str, Any]) -> None:
+        self._say(_control(ident, {"subtype": "apply_flag_settings", "settings": settings}))
 
     def _say(self, data: bytes) -> None:
         assert self.process.stdin is not None

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from .client import ask, together
+from .client import ask, leave, together
 from .subjects import Bare, Daemon, Peer, StandIn
 
 SYSTEM = "You are a helpful assistant. Answer in one short paragraph, in plain words."
 PAIRS = 50
+MANY = 48
+BRAKED = "first turn, under the brake"
 TOOL = {
     "type": "function",
     "function": {
@@ -58,7 +60,19 @@ class Turns:
                 stack.callback(peer.end)
                 self._peers.append(peer)
             self._daemon.settle()
-            for scenario in (self._conversation, self._fresh, self._long, self._tools):
+            self._bare = Bare(self._new("bare"), self._claude, self._upstream)
+            stack.callback(self._bare.end)
+            self._bare.first(SYSTEM, f"Hello {uuid4()}")
+            self._braked = Bare(self._new("bare"), self._claude, self._upstream, braked=True)
+            stack.callback(self._braked.end)
+            self._braked.first(SYSTEM, f"Hello {uuid4()}")
+            for scenario in (
+                self._conversation,
+                self._fresh,
+                self._long,
+                self._tools,
+                self._tools_swapped,
+            ):
                 _say(scenario.__name__.strip("_"))
                 for number in range(-2, self._rounds):
                     self._round(scenario, number)
@@ -66,6 +80,12 @@ class Turns:
                 _say(f"burst of {size}")
                 for _ in range(rounds):
                     self._burst(size)
+            for size in (4, 16):
+                _say(f"many conversations, {size} at once")
+                for _ in range(max(1, self._rounds // 3)):
+                    self._many(size)
+            _say("20 conversations")
+            self._twenty()
             _say("bytes")
             self._bytes()
 
@@ -81,12 +101,13 @@ class Turns:
 
     def _conversation(self) -> Iterator[tuple[str, str, float]]:
         """A first turn with the system prompt of the turn before, and the turn that follows."""
-        bare = Bare(self._new("bare"), self._claude, self._upstream)
         time.sleep(0.5)
-        yield "first turn", "bare", bare.first(SYSTEM, f"Hello {uuid4()}")
+        yield "first turn", "bare", self._bare.rewound(f"Hello {uuid4()}")
         time.sleep(0.5)
-        yield "follow-up", "bare", bare.next("And now?")
-        bare.end()
+        yield "follow-up", "bare", self._bare.next("And now?")
+        time.sleep(0.5)
+        yield BRAKED, "bare", self._braked.rewound(f"Hello {uuid4()}")
+        time.sleep(0.5)  # ours is not to be asked while a bare one still tidies up
         for subject in self._peers:
             messages = self._start()
             answer = ask(subject.port, messages)
@@ -94,6 +115,8 @@ class Turns:
             subject.settle()
             follow = [*messages, answer.message, _user("And now?")]
             yield "follow-up", subject.name, ask(subject.port, follow).first
+            subject.settle()
+            yield "regenerate", subject.name, ask(subject.port, follow).first
             subject.settle()
 
     def _fresh(self) -> Iterator[tuple[str, str, float]]:
@@ -119,6 +142,10 @@ class Turns:
             seconds = ask(subject.port, follow).first
             yield f"{PAIRS} turns of history, follow-up", subject.name, seconds
             subject.settle()
+            edited = [*messages[:PAIRS], _user(f"Something else {uuid4()}")]
+            seconds = ask(subject.port, edited).first
+            yield f"{PAIRS} turns of history, edited in the middle", subject.name, seconds
+            subject.settle()
 
     def _tools(self) -> Iterator[tuple[str, str, float]]:
         """A tool call, its result at once, and the answer to that. The peer has no tools."""
@@ -131,6 +158,71 @@ class Turns:
         yield "tool call", daemon.name, call.first
         yield "tool result to answer", daemon.name, end.first
         daemon.settle()
+
+    def _tools_swapped(self) -> Iterator[tuple[str, str, float]]:
+        """A first turn with tools that the process before did not have. The peer has no tools."""
+        tool = {**TOOL, "function": {**TOOL["function"], "description": f"Looks {uuid4()}"}}
+        answer = ask(self._daemon.port, self._start(), tools=[tool])
+        yield "first turn, other tools", self._daemon.name, answer.first
+        self._daemon.settle()
+
+    def _many(self, size: int) -> None:
+        """:data:`MANY` new conversations with one system prompt, ``size`` at once, of each."""
+        name = f"new conversations a second, {size} at once"
+        for subject in self._peers:
+            self._rate(name, subject, size, lambda port: ask(port, self._start()))
+            subject.settle()
+        leaving = f"clients that leave after the first token a second, {size} at once"
+        long = "[[pause 0.02]][[repeat 500 word]]"
+        self._rate(
+            leaving,
+            self._daemon,
+            size,
+            lambda port: leave(port, [_system(SYSTEM), _user(f"{long} {uuid4()}")]),
+        )
+        self._daemon.settle()
+        if size == 4:
+            self._by_hand(name, size)
+
+    def _rate(
+        self, name: str, subject: Daemon | Peer, size: int, one: Callable[[int], object]
+    ) -> None:
+        spent, began = subject.tree()[0], time.perf_counter()
+        together(size, lambda _: [one(subject.port) for _ in range(MANY // size)])
+        took = time.perf_counter() - began
+        self._note(name, subject.name, MANY / took)
+        cpu = (subject.tree()[0] - spent) / MANY
+        self._note(name.replace("a second", "CPU of each"), subject.name, cpu)
+
+    def _by_hand(self, name: str, size: int) -> None:
+        """The same with bare processes, each rewound by hand: nothing can be faster."""
+        with ExitStack() as stack:
+            processes: list[Bare] = []
+            for _ in range(size):
+                bare = Bare(self._new("bare"), self._claude, self._upstream)
+                stack.callback(bare.end)
+                bare.first(SYSTEM, f"Hello {uuid4()}")
+                processes.append(bare)
+            began = time.perf_counter()
+            spent = sum(bare.tree()[0] for bare in processes)
+            together(
+                size,
+                lambda n: [processes[n].rewound(f"Hello {uuid4()}") for _ in range(MANY // size)],
+            )
+            self._note(name, "bare", MANY / (time.perf_counter() - began))
+            cpu = (sum(bare.tree()[0] for bare in processes) - spent) / MANY
+            self._note(name.replace("a second", "CPU of each"), "bare", cpu)
+
+    def _twenty(self) -> None:
+        """Twenty conversations of two turns each, one after the other; what all of it holds."""
+        memory = self.facts.setdefault("memory after 20 conversations, MB", {})
+        for subject in self._peers:
+            for _ in range(20):
+                messages = self._start()
+                answer = ask(subject.port, messages)
+                ask(subject.port, [*messages, answer.message, _user("And now?")])
+            subject.settle()
+            memory[subject.name] = subject.tree()[1]
 
     def _burst(self, size: int) -> None:
         for subject in self._peers:
