@@ -17,8 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CACHE = HERE.parent / ".cache" / "conformance"
-ALIASES = "gpt-6-astra gpt-3.5-turbo-instruct gpt-5 claude-opus-5-5".split()
-"""Models that the suites ask for, whatever a server has."""
+ALIASES = "gpt-6-astra gpt-3.5-turbo-instruct gpt-5 claude-opus-5-5 gpt-5.5".split()
+"""Models that the suites and clients ask for, whatever a server has."""
 
 QUIET = ("--disable-pip-version-check", "-q")
 
