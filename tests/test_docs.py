@@ -20,15 +20,24 @@ def test_the_tests_that_security_names_exist() -> None:
 
 
 INCLUDING = {"start": "README", "contributing": "CONTRIBUTING", "reporting": "SECURITY",
-             "changes": "CHANGES"}  # fmt: skip
-"""Pages of the site that are files of the root."""
+             "changes": "CHANGES", "plan": "claudeproxy/web/plan"}  # fmt: skip
+"""Pages of the site that are files of another place."""
 
 
 def test_the_readme_links_every_page_of_the_site() -> None:
-    linked = set(re.findall(r"<((?:docs/)?[\w-]+\.rst)>`_", (ROOT / "README.rst").read_text()))
+    linked = set(re.findall(r"<((?:[\w-]+/)*[\w-]+\.rst)>`_", (ROOT / "README.rst").read_text()))
     pages = {path.stem for path in (ROOT / "docs").glob("*.rst")} - {"index", "start"}
     named = {f"{INCLUDING[p]}.rst" if p in INCLUDING else f"docs/{p}.rst" for p in pages}
     assert linked == named
+
+
+def test_no_file_is_a_symbolic_link() -> None:
+    """Archives, and Git on some systems, make a text of it: what it points to."""
+    kept = [ROOT / name for name in ("claudeproxy", "docs", "packaging", "tests", "conformance")]
+    files = [*ROOT.glob(".*"), *(file for folder in kept for file in folder.rglob("*"))]
+    assert [str(file) for file in files if file.is_symlink()] == []
+    assert (ROOT / ".dockerignore").read_text() == (ROOT / ".containerignore").read_text()
+    assert len((ROOT / "claudeproxy" / "web" / "plan.rst").read_text()) > 1000
 
 
 @pytest.mark.parametrize(
