@@ -40,8 +40,8 @@ from claudeproxy.state import (
     working_directory,
 )
 from claudeproxy.web.gate import Gate
-from claudeproxy.web.keys import KeyFileError, Keys
-from claudeproxy.web.keys import read as read_keys
+from claudeproxy.web.keys import KeyFileError
+from claudeproxy.web.keys_file import KeysFile
 from claudeproxy.web.pages import Status
 from claudeproxy.web.routes import API
 from claudeproxy.web.site import CONNECTIONS, LimitedSite
@@ -88,7 +88,7 @@ class Claudemax(MultiService):
         self._store = None if settings.no_store else _store(environ)
         self._ledger = None if settings.no_ledger else _ledger(environ)
         api = API(reactor, self.engine, self.gate, self._status, self._store, self._ledger)
-        self.journal = api.journal
+        self.journal, self.quotas = api.journal, api.quotas
         self.resource: IResource = api.resource()
         turns = settings.concurrency + settings.queue
         self.site = LimitedSite(reactor, self.resource, self.gate, CONNECTIONS + 2 * turns)
@@ -113,6 +113,10 @@ class Claudemax(MultiService):
         self.engine.quota.login.advice = advice(self.cli.executable, self.cli.environment)
         if upstream is None:
             self._quota_file.open(self.engine.quota)
+        if self._ledger is not None and self.gate.keys is not None:
+            ensureDeferred(self.quotas.restore(self._ledger)).addErrback(
+                lambda why: self.log.failure("what keys have used today is not known", why)
+            )
         self.log.info(
             "claude {version} at {executable}, upstream: {upstream}",
             version=self.cli.version,
@@ -195,11 +199,11 @@ def _installation(
     return Installation(reactor, executable, version, directory)
 
 
-def _keys(settings: Settings) -> Keys | None:
+def _keys(settings: Settings) -> KeysFile | None:
     if settings.api_key_file is None:
         return None
     try:
-        return read_keys(settings.api_key_file)
+        return KeysFile(settings.api_key_file)
     except KeyFileError as error:
         raise ConfigError(f"--api-key-file {settings.api_key_file}: {error}") from None
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -103,10 +104,13 @@ def keys(case: Case) -> Finding:
     if path is None:
         return ok("none: whoever is on this machine may use it, and nobody else")
     try:
-        read_keys(path)
+        rules = read_keys(path).rules
     except KeyFileError as error:
         return failed(f"{path} {error}", f"chmod 600 {path}, or `claudemax key` for a new one")
-    return ok(path)
+    expired = [name for name, of in rules.items() if of.expired(time.time())]
+    if expired:
+        return warning(f"{path}: expired: {', '.join(expired)}", "delete them, or let them last")
+    return ok(f"{path}: {len(rules)} keys" if len(rules) > 1 else path)
 
 
 def service(case: Case) -> Finding:

@@ -74,6 +74,23 @@ class Catalogue:
         listed = {entry.id: entry for entry in self.entries()}
         return listed.get(name) or Entry(name, self.resolve(name).title)
 
+    def is_one_of(self, name: str, names: Iterable[str]) -> bool:
+        """Whether the model that a client calls ``name`` is one of ``names``: the same model under
+        any name, or of a family among them.
+
+        :raises FailureError: as :meth:`resolve` does for ``name``.
+        """
+        resolved = self.resolve(name).resolved
+        return any(
+            one in resolved if one in FAMILIES else self._resolved(one) == resolved for one in names
+        )
+
+    def _resolved(self, name: str) -> str | None:
+        try:
+            return self.resolve(name).resolved
+        except FailureError:
+            return None
+
     def resolve(self, name: str) -> ModelInfo:
         """The model that a client calls ``name``.
 

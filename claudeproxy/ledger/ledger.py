@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from claudeproxy._database import Database
 from claudeproxy.messages import Usage
 
-from .record import PAID, PLAN, TurnRecord
+from .record import COUNTED, PAID, PLAN, TurnRecord
 
 MAX_TURNS = 200_000
 """Turns that are kept, about 60 MB; the oldest are deleted first."""
@@ -66,6 +66,17 @@ class Hour:
     list_price: float
     saved: float
     usage: Usage
+
+
+@frozen
+class Report:
+    """What a turn of ``key`` that arrived at ``time`` (epoch seconds) had to say of the plan: the
+    used share of each window as known before it and after it."""
+
+    time: float
+    key: str | None
+    before: Mapping[str, float]
+    after: Mapping[str, float]
 
 
 _SUMS = [name for name in fields_dict(Hour) if name != "usage"][4:] + _USAGE
@@ -120,13 +131,13 @@ class Ledger:
         """The sums of all hours from ``since`` (epoch seconds) on, the oldest first."""
         return self._database.run(_hours, since)
 
-    def shares(self, since: float) -> Deferred[list[tuple[float, Mapping[str, float]]]]:
-        """The used shares of the plan's windows after each turn that arrived since ``since``, with
-        the time of its arrival, the oldest first."""
+    def shares(self, since: float) -> Deferred[list[Report]]:
+        """The used shares of the plan's windows before and after each turn that arrived since
+        ``since``, in the order in which they were over."""
         return self._database.run(_shares, since)
 
     def spent_by_keys(self, since: float) -> Deferred[dict[str, tuple[int, int]]]:
-        """Turns and tokens of each key since ``since``."""
+        """Turns and counted tokens of each key since ``since``."""
         return self._database.run(_spent_by_keys, since)
 
     # -- in the thread --
@@ -190,26 +201,26 @@ def _hours(cursor: Any, since: float) -> list[Hour]:
     ]
 
 
-def _shares(cursor: Any, since: float) -> list[tuple[float, Mapping[str, float]]]:
+def _shares(cursor: Any, since: float) -> list[Report]:
     cursor.execute(
-        "SELECT time, windows_after FROM turns WHERE time >= ? AND windows_after <> '{}'"
-        " ORDER BY time",
+        "SELECT time, key, windows_before, windows_after FROM turns"
+        " WHERE time >= ? AND windows_after <> '{}' ORDER BY id",
         (since,),
     )
-    return [(when, json.loads(shares)) for when, shares in cursor.fetchall()]
+    return [
+        Report(when, key, json.loads(before), json.loads(after))
+        for when, key, before, after in cursor.fetchall()
+    ]
 
 
 def _spent_by_keys(cursor: Any, since: float) -> dict[str, tuple[int, int]]:
-    tokens = " + ".join(f"sum({name})" for name in _TOKENS)
+    tokens = " + ".join(f"sum({name})" for name in COUNTED)
     cursor.execute(
         f"SELECT key, count(*), {tokens} FROM turns"
         " WHERE time >= ? AND key IS NOT NULL GROUP BY key",
         (since,),
     )
     return {key: (turns, spent) for key, turns, spent in cursor.fetchall()}
-
-
-_TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

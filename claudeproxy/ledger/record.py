@@ -71,6 +71,15 @@ class TurnRecord:
         return 0.0 if self.usage == Usage() else list_price(self.answered_by, self.usage)
 
 
+COUNTED = ("input_tokens", "cache_write_tokens", "output_tokens")
+"""The tokens that count for quotas. Those from the cache do not, as with Anthropic's own limits."""
+
+
+def counted_tokens(usage: Usage) -> int:
+    """The sum of the :data:`COUNTED` ones."""
+    return sum(getattr(usage, name) for name in COUNTED)
+
+
 def client_name(user_agent: str | None) -> str:
     """The first product of a ``User-Agent`` without its version: ``OpenAI/Python 1.99`` is
     ``OpenAI/Python``, ``curl/8.5`` is ``curl``. Empty if there is none."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 from twisted.web.http_headers import Headers
 
 from claudeproxy.messages import Failure, Kind
 
+from .key_rules import Rules
 from .keys import Keys, offered
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -17,7 +19,12 @@ EXPOSED = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
     "x-claudemax-estimate, x-claudemax-ignored, x-claudemax-process, x-claudemax-queue-ms, "
     "anthropic-ratelimit-unified-5h-utilization, anthropic-ratelimit-unified-5h-reset, "
-    "anthropic-ratelimit-unified-7d-utilization, anthropic-ratelimit-unified-7d-reset"
+    "anthropic-ratelimit-unified-7d-utilization, anthropic-ratelimit-unified-7d-reset, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
+    "anthropic-ratelimit-requests-limit, anthropic-ratelimit-requests-remaining, "
+    "anthropic-ratelimit-requests-reset, anthropic-ratelimit-tokens-limit, "
+    "anthropic-ratelimit-tokens-remaining, anthropic-ratelimit-tokens-reset"
 )
 """The headers of a reply that pages of an allowed origin may read besides the usual ones."""
 
@@ -30,25 +37,37 @@ _VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 @frozen
 class Gate:
     """``hosts``: names accepted in ``Host`` besides the loopback ones, against DNS rebinding.
-    ``origins``: web origins whose pages may call; ``max_body``: bytes; ``keys``: if there are any,
-    a request must send one of them."""
+    ``origins``: web origins whose pages may call; ``max_body``: bytes; ``find_keys``: tells the
+    keys, one of which a request must send; ``None`` if it need not; ``now``: epoch seconds."""
 
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
     max_body: int = 64 * 1024 * 1024
-    keys: Keys | None = None
+    find_keys: Callable[[], Keys] | None = None
+    now: Callable[[], float] = time.time
 
     @classmethod
     def make(
-        cls, hosts: Iterable[str], origins: Iterable[str], max_body: int, keys: Keys | None = None
+        cls,
+        hosts: Iterable[str],
+        origins: Iterable[str],
+        max_body: int,
+        find_keys: Callable[[], Keys] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> Gate:
         """A gate from the lists of the settings."""
         return cls(
             frozenset(host.lower() for host in hosts),
             frozenset(origin.rstrip("/").lower() for origin in origins),
             max_body,
-            keys,
+            find_keys,
+            now,
         )
+
+    @property
+    def keys(self) -> Keys | None:
+        """The keys that count now; ``None`` if none is needed."""
+        return None if self.find_keys is None else self.find_keys()
 
     def refusal(
         self, headers: Headers, *, unix: bool = False, keyless: bool = False
@@ -71,10 +90,16 @@ class Gate:
             )
         if origin is None and _one(headers, "sec-fetch-site") == "cross-site":
             return _forbidden("requests from pages of other sites are refused")
-        if self.keys is not None and self.key_name(headers) is None:
+        name = self.key_name(headers)
+        if self.find_keys is not None and name is None:
             sent = headers.hasHeader("authorization") or headers.hasHeader("x-api-key")
             if sent or not keyless or _has_body(headers):
                 return _no_key(sent)
+        rules = self.rules(name)
+        if rules.expired(self.now()):
+            return _unauthenticated(
+                f"the key {name!r} has expired: it counted until {rules.expires}"
+            )
         length = _one(headers, "content-length") or "0"
         if _has_body(headers) and not _is_json(headers):
             return Failure(Kind.INVALID, "content-type must be application/json", 415)
@@ -84,19 +109,20 @@ class Gate:
 
     def key_name(self, headers: Headers) -> str | None:
         """The name of the key that was sent. Unlike the key, it may be logged."""
-        if self.keys is None:
+        keys = self.keys
+        if keys is None:
             return None
         sent = offered(_one(headers, "authorization"), _one(headers, "x-api-key"))
-        return self.keys.name_of(sent)
+        return keys.name_of(sent)
 
-    def reserve(self, headers: Headers) -> Mapping[str, float] | None:
-        """The share of each plan window that the sender must leave; ``None`` if that is not set for
-        its key."""
-        return None if self.keys is None else self.keys.reserve_of(self.key_name(headers))
+    def rules(self, name: str | None) -> Rules:
+        """What the holder of the key ``name`` may do."""
+        keys = self.keys
+        return Rules() if keys is None or name is None else keys.rules_of(name)
 
     def shows_all(self, headers: Headers) -> bool:
         """Whether the sender may see more than whether the daemon is up."""
-        return self.keys is None or self.key_name(headers) is not None
+        return self.find_keys is None or self.key_name(headers) is not None
 
     def allows_origin(self, origin: str | None) -> bool:
         """Whether pages of ``origin`` may call."""
@@ -176,4 +202,8 @@ def _no_key(sent: bool) -> Failure:
         if sent
         else "a key is needed: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
     )
+    return _unauthenticated(message)
+
+
+def _unauthenticated(message: str) -> Failure:
     return Failure(Kind.AUTHENTICATION, message, 401, code="invalid_api_key")

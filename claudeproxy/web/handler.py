@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -10,14 +10,18 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from claudeproxy.dialects.shapes import ParsedBody
+from claudeproxy.engine.context import RequestSink
 from claudeproxy.engine.engine import Engine, TurnGroup
 from claudeproxy.ledger.record import TurnRecord, client_name
 from claudeproxy.messages import Event, Failure, FailureError, Finished, Kind
+from claudeproxy.messages import Request as TurnRequest
 
 from .access_log import facts
 from .gate import Gate
 from .journal import Journal
 from .json_replies import Collected, refuse, reply, request_id
+from .key_rules import not_for
+from .quotas import Quotas, headers
 from .sse import Streamed
 
 Keep = Callable[[dict[str, Any]], object]
@@ -29,9 +33,17 @@ class TurnHandler:
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorTime, engine: Engine, gate: Gate, journal: Journal) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        engine: Engine,
+        gate: Gate,
+        journal: Journal,
+        quotas: Quotas,
+    ) -> None:
         self._reactor = reactor
         self._journal = journal
+        self._quotas = quotas
         self._engine = engine
         self._gate = gate
 
@@ -66,8 +78,7 @@ class TurnHandler:
 
         collected.done.addCallback(kept)
         try:
-            reserve = self._gate.reserve(request.requestHeaders)
-            group = told.group = self._engine.ask_all(asked, sink, reserve)
+            group = told.group = self._ask(request, dialect, asked, sink)
         except FailureError as error:
             if error.failure.status not in (400, 404):  # those are no turns, but mistakes
                 self._journal.began(self._record(request, dialect, asked[0].model, n), told)
@@ -91,6 +102,26 @@ class TurnHandler:
         for name, value in self._about(group, parsed.ignored).items():
             request.setHeader(name.encode(), value.encode())
         return reply(request, parsed.complete(collected.answers()))
+
+    def _ask(
+        self, request: Request, dialect: str, asked: Sequence[TurnRequest], sink: RequestSink
+    ) -> TurnGroup:
+        key = self._gate.key_name(request.requestHeaders)
+        rules = self._gate.rules(key)
+        if key is None:
+            return self._engine.ask_all(asked, sink)
+        for one in asked:
+            if rules.models and not self._engine.catalogue.is_one_of(one.model, rules.models):
+                raise FailureError(not_for(key, one.model))
+        try:
+            self._quotas.check(key, rules)
+            group = self._engine.ask_all(asked, sink, rules.reserve)
+            self._quotas.asked(key)
+        finally:
+            left = headers(self._quotas.of(key, rules), dialect, self._engine.now())
+            for name, value in left.items():
+                request.setHeader(name.encode(), value.encode())
+        return group
 
     def _record(self, request: Request, dialect: str, model: str, answers: int) -> TurnRecord:
         told = facts(request)

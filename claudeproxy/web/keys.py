@@ -11,7 +11,8 @@ from hashlib import sha256
 
 from attrs import field, frozen
 
-from claudeproxy._values import share
+from . import key_rules
+from .key_rules import Rules
 
 THE_ONLY_ONE = "default"
 """The name of the only key of a file that gives it none."""
@@ -27,15 +28,19 @@ def _digests(keys: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
 
 @frozen
 class Keys:
-    """``Keys({"laptop": "..."})``: name to key. ``reserves``: name to the share of each plan window
-    that its holder must leave."""
+    """``Keys({"laptop": "..."})``: name to key. ``rules``: name to what its holder may do."""
 
     _known: tuple[tuple[str, bytes], ...] = field(converter=_digests, repr=False)
-    _reserves: Mapping[str, Mapping[str, float]] = field(factory=dict)
+    _rules: Mapping[str, Rules] = field(factory=dict)
 
-    def reserve_of(self, name: str | None) -> Mapping[str, float] | None:
-        """What the holder of the key ``name`` must leave; ``None`` if that is not set."""
-        return None if name is None else self._reserves.get(name)
+    @property
+    def rules(self) -> dict[str, Rules]:
+        """What each holder may do, by the names of the keys, in the order of the file."""
+        return {name: self._rules.get(name, Rules()) for name, _ in self._known}
+
+    def rules_of(self, name: str) -> Rules:
+        """What the holder of the key ``name`` may do."""
+        return self._rules.get(name, Rules())
 
     def name_of(self, offered: Iterable[str]) -> str | None:
         """The name of a known key among those ``offered``; ``None`` if there is none.
@@ -64,15 +69,15 @@ def offered(authorization: str | None, x_api_key: str | None) -> list[str]:
 
 
 def parse(text: str) -> Keys:
-    """The keys in the ``text`` of a file: one key, or lines of ``name: key``, each followed by
-    ``reserve=WINDOW=PERCENT`` for every window of which the holder must leave a share.
+    """The keys in the ``text`` of a file: one key, or lines of ``name: key``, each followed by what
+    its holder may do (:mod:`~claudeproxy.web.key_rules`).
 
     Empty lines and lines that begin with ``#`` are skipped.
 
     :raises KeyFileError: when it holds no key, or anything else.
     """
     keys: dict[str, str] = {}
-    reserves: dict[str, dict[str, float]] = {}
+    rules: dict[str, Rules] = {}
     named = True
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if not line or line.startswith("#"):
@@ -89,27 +94,15 @@ def parse(text: str) -> Keys:
                 f"line {number} is a second key without a name: write NAME: KEY"
             )  # fmt: skip
         keys[name] = key
-        if more:
-            told = [_reserve(option, number) for option in more]
-            reserves[name] = dict(told)
-            if len(reserves[name]) < len(told):
-                raise KeyFileError(f"line {number} reserves a window twice")
+        try:
+            rules[name] = key_rules.parse(more)
+        except ValueError as error:
+            raise KeyFileError(f"line {number}: what follows the key must be {error}") from None
     if not keys:
         raise KeyFileError("holds no key")
     if len(keys) > 1 and not named:
         raise KeyFileError("holds a key without a name beside others: write NAME: KEY")
-    return Keys(keys, reserves)
-
-
-def _reserve(option: str, number: int) -> tuple[str, float]:
-    name, _, value = option.partition("=")
-    try:
-        if name == "reserve":
-            return share(value)
-        raise ValueError("reserve=WINDOW=PERCENT")
-    except ValueError as error:
-        # The text is not quoted: it may be part of a key.
-        raise KeyFileError(f"line {number}: what follows the key must be {error}") from None
+    return Keys(keys, rules)
 
 
 def read(path: str, owner: int | None = None) -> Keys:

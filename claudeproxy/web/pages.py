@@ -45,8 +45,8 @@ def model_list(entries: Sequence[Entry]) -> dict[str, Any]:
         "object": "list",
         "data": data,
         "has_more": False,
-        "first_id": data[0]["id"],
-        "last_id": data[-1]["id"],
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
     }
 
 

@@ -29,7 +29,9 @@ from .gate import Gate
 from .handler import TurnHandler
 from .journal import Journal
 from .json_replies import refuse, reply, request_id
+from .key_rules import Rules, not_for
 from .pages import Status, health, model_list, model_object
+from .quotas import Quotas
 from .resource import APIResource
 from .store import Store, Stored
 
@@ -91,7 +93,9 @@ class API:
         self.journal = Journal(engine)
         if ledger is not None:
             self.journal.observers.append(ledger.add)
-        self._handler = TurnHandler(reactor, engine, gate, self.journal)
+        self.quotas = Quotas(engine)
+        self.journal.observers.append(self.quotas.heard)
+        self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
 
     def resource(self) -> IResource:
         """The resource of the API, to be mounted in any site."""
@@ -207,19 +211,40 @@ class API:
 
     @_route("/models", "GET")
     def models(self, request: Request) -> bytes:
-        """The models that are known now."""
-        return reply(request, model_list(self._engine.catalogue.entries()))
+        """The models that are known now, and that the sender may use."""
+        _, rules = self._sender(request)
+        known = self._engine.catalogue
+        return reply(
+            request,
+            model_list(
+                [
+                    entry
+                    for entry in known.entries()
+                    if not rules.models or known.is_one_of(entry.id, rules.models)
+                ]
+            ),
+        )
 
     @_route("/models/<path:name>", "GET")
     def model(self, request: Request, name: str) -> bytes:
         """One model, by any name that a request may use for it."""
-        return reply(request, model_object(self._engine.catalogue.entry(name)))
+        entry = self._engine.catalogue.entry(name)
+        key, rules = self._sender(request)
+        if rules.models and not self._engine.catalogue.is_one_of(name, rules.models):
+            raise FailureError(not_for(str(key), name))
+        return reply(request, model_object(entry))
+
+    def _sender(self, request: Request) -> tuple[str | None, Rules]:
+        key = self._gate.key_name(request.requestHeaders)
+        return key, self._gate.rules(key)
 
     @_route("/usage", "GET")
     async def usage(self, request: Request) -> bytes:
         """What is known about the plan, and what was used of it; spends no quota."""
         days = _number(request, b"days", usage.DAYS, usage.MAX_DAYS)
-        return reply(request, await usage.usage(self._engine, self._ledger, days))
+        keys = self._gate.keys
+        told = self.quotas.told({} if keys is None else keys.rules)
+        return reply(request, await usage.usage(self._engine, self._ledger, told, days))
 
     @_route("/usage/turns", "GET")
     async def turns(self, request: Request) -> bytes:

@@ -13,6 +13,7 @@ from claudeproxy.ledger.ledger import HOUR, Hour, Ledger
 from claudeproxy.ledger.prices import AS_OF
 from claudeproxy.ledger.projection import Projection, look_back, project
 from claudeproxy.ledger.record import TurnRecord
+from claudeproxy.ledger.shares import window_seconds
 from claudeproxy.ledger.totals import SESSION, Totals, by, by_session, day
 
 DAYS, MAX_DAYS = 30, 400
@@ -21,21 +22,22 @@ DAYS, MAX_DAYS = 30, 400
 TURNS, MAX_TURNS = 50, 1000
 """Turns told of, the same."""
 
-_LENGTHS = {"five_hour": 5 * 3600.0, "seven_day": 7 * 24 * 3600.0}
-"""Seconds a window lasts; those of other names last as long as the one their name begins with."""
 
-
-async def usage(engine: Engine, ledger: Ledger | None, days: int = DAYS) -> dict[str, Any]:
-    """The plan's windows, as last reported by the upstream, what this server makes of them, and
-    what the turns of the last ``days`` days came to (``null`` without a ledger).
+async def usage(
+    engine: Engine, ledger: Ledger | None, keys: Sequence[dict[str, Any]], days: int = DAYS
+) -> dict[str, Any]:
+    """The plan's windows, as last reported by the upstream, what this server makes of them, the
+    ``keys`` and their quotas, and what the turns of the last ``days`` days came to (``null``
+    without a ledger).
 
     ``used``: percent; times are epoch seconds; days are the server's own.
     """
     now = engine.now()
     if ledger is None:
-        return {**plan(engine, {}), "ledger": None}
+        return {**plan(engine, {}), "keys": keys, "ledger": None}
     hours = await ledger.hours(_midnight(now, days - 1))
-    return {**plan(engine, await _projections(engine, ledger)), "ledger": _spent(hours, now, days)}
+    known = plan(engine, await _projections(engine, ledger))
+    return {**known, "keys": keys, "ledger": _spent(hours, now, days)}
 
 
 async def turns(ledger: Ledger, limit: int, before: float | None) -> dict[str, Any]:
@@ -67,9 +69,8 @@ async def _projections(engine: Engine, ledger: Ledger) -> dict[str, Projection |
     reports = await ledger.shares(now - max(map(look_back, running)))
     found = {}
     for name, window in running.items():
-        length = next((s for start, s in _LENGTHS.items() if name.startswith(start)), 0.0)
-        since = max(now - look_back(name), window.resets - length)
-        heard = [(when, shares[name]) for when, shares in reports if name in shares]
+        since = max(now - look_back(name), window.resets - window_seconds(name))
+        heard = [(one.time, one.after[name]) for one in reports if name in one.after]
         found[name] = project(heard, window.used, window.resets, now, since)
     return found
 

@@ -121,6 +121,16 @@ def test_what_is_wrong_with_the_machine(command: Command, cli_script: Any, tmp_p
     assert found["state directory"]["found"] == f"{state / 'stray'} is where nothing may be"
 
 
+def test_a_keys_file_with_a_key_that_has_expired(command: Command, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a: 1 expires=2020-01-31\nb: 2\n")
+    keys.chmod(0o600)
+    configure(command, f'api-key-file = "{keys}"\n')
+    _, found = examine(command)
+    assert found["keys"]["state"] == "warning"
+    assert found["keys"]["found"] == f"{keys}: expired: a"
+
+
 def test_a_wrong_option_and_a_state_directory_that_cannot_be(
     command: Command, cli_script: Any
 ) -> None:

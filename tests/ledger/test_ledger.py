@@ -13,7 +13,7 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import Ledger
+from claudeproxy.ledger.ledger import Ledger, Report
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
@@ -89,9 +89,10 @@ async def test_a_turn_comes_back_as_it_was(ledger: Ledger) -> None:
     assert await ledger.latest(10) == [REFUSED, FULL]
     assert await ledger.latest(1) == [REFUSED]
     assert await ledger.latest(10, REFUSED.time) == [FULL]
-    assert await ledger.shares(0) == [(FULL.time, FULL.windows_after)]
+    report = Report(FULL.time, FULL.key, FULL.windows_before, FULL.windows_after)
+    assert await ledger.shares(0) == [report]
     assert await ledger.shares(NOW) == []
-    assert await ledger.spent_by_keys(0) == {"laptop": (1, 115_000)}
+    assert await ledger.spent_by_keys(0) == {"laptop": (1, 105_000)}
     assert await ledger.spent_by_keys(NOW) == {}
 
 

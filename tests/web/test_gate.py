@@ -10,7 +10,7 @@ from claudeproxy.web.keys import Keys
 PAGE = "https://chat.example.com"
 OPEN = Gate.make([], [], 1000)
 WIDER = Gate.make(["Claude.lan", "b.lan:80", "host.docker.internal"], [PAGE + "/"], 1000)
-KEYED = Gate.make([], [PAGE], 1000, Keys({"laptop": "s3cret", "desk": "other"}))
+KEYED = Gate.make([], [PAGE], 1000, lambda: Keys({"laptop": "s3cret", "desk": "other"}))
 
 
 def headers(host: str | None = "localhost:3456", **fields: str | list[str]) -> Headers:

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from claudeproxy.web.key_rules import Rules
 from claudeproxy.web.keys import KeyFileError, Keys, offered, parse, read
 
 KEY = "Fh3-a_secret"
+WORDS = (
+    "requests=60/min or requests=500/day, tokens=100k/min or tokens=2M/day, share=five_hour=30, "
+    "reserve=five_hour=20, models=sonnet,haiku, expires=2027-01-31"
+)
 
 
 @pytest.mark.parametrize(
@@ -37,16 +42,16 @@ def test_key_file_texts(text: str, names: dict[str, str]) -> None:
         (f"{KEY}\n{KEY}2", "line 2 is a second key without a name: write NAME: KEY"),
         (f"a: {KEY}\na: {KEY}2", "line 2 gives a a second key"),
         (f"{KEY}\nb: {KEY}2", "holds a key without a name beside others: write NAME: KEY"),
-        ("two words", "line 1: what follows the key must be reserve=WINDOW=PERCENT"),
-        (f"a: {KEY} # mine", "line 1: what follows the key must be reserve=WINDOW=PERCENT"),
-        (f"a: {KEY} keep=x=1", "line 1: what follows the key must be reserve=WINDOW=PERCENT"),
+        ("two words", f"line 1: what follows the key must be one of {WORDS}"),
+        (f"a: {KEY} # mine", f"line 1: what follows the key must be one of {WORDS}"),
+        (f"a: {KEY} keep=x=1", f"line 1: what follows the key must be one of {WORDS}"),
         (
             f"# x\na: {KEY} reserve=five_hour=101",
-            "line 2: what follows the key must be WINDOW=PERCENT, such as five_hour=20",
+            "line 2: what follows the key must be reserve=five_hour=20",
         ),
         (
             f"a: {KEY} reserve=five_hour=20 reserve=20",
-            "line 1: what follows the key must be WINDOW=PERCENT, such as five_hour=20",
+            "line 1: what follows the key must be reserve=five_hour=20",
         ),
         (f"# x\nmy laptop: {KEY}", "line 2 is neither a key nor NAME: KEY"),
         ("laptop:", "line 1 is neither a key nor NAME: KEY"),
@@ -67,10 +72,11 @@ def test_a_key_with_a_reserve() -> None:
         "free: fr33 reserve=five_hour=0\n"
     )
     assert [keys.name_of([key]) for key in (KEY, "cr0n", "fr33")] == ["laptop", "cron", "free"]
-    assert keys.reserve_of("laptop") is keys.reserve_of(None) is None
-    assert keys.reserve_of("cron") == {"five_hour": 0.2, "seven_day": 0.125}
-    assert keys.reserve_of("free") == {"five_hour": 0.0}
-    assert parse(f"{KEY} reserve=five_hour=20").reserve_of("default") == {"five_hour": 0.2}
+    assert keys.rules_of("laptop") == keys.rules_of("nobody") == Rules()
+    assert keys.rules_of("cron") == Rules(reserve={"five_hour": 0.2, "seven_day": 0.125})
+    assert keys.rules_of("free") == Rules(reserve={"five_hour": 0.0})
+    assert parse(f"{KEY} reserve=five_hour=20").rules_of("default").reserve == {"five_hour": 0.2}
+    assert list(keys.rules) == ["laptop", "cron", "free"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])

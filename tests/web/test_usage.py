@@ -12,7 +12,6 @@ import treq
 from harness import Daemon
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
-from twisted.web.http_headers import Headers
 
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.charges import setup_key
@@ -21,8 +20,7 @@ from claudeproxy.engine.quota import Policy
 from claudeproxy.ledger.projection import Projection
 from claudeproxy.messages import Failure, Kind, Request
 from claudeproxy.testing import fake_cli
-from claudeproxy.web.gate import EXPOSED, Gate
-from claudeproxy.web.keys import parse
+from claudeproxy.web.gate import EXPOSED
 from claudeproxy.web.usage import plan
 
 NOW = 1000.0
@@ -85,17 +83,6 @@ def test_windows_that_run_and_windows_that_are_closed() -> None:
     }  # fmt: skip
     assert (told["extra_usage"]["enabled"], told["extra_usage"]["allowed_here"]) == (True, True)
     json.dumps(told)
-
-
-def test_the_reserve_of_the_key_that_asks() -> None:
-    keys = parse("a: secret reserve=five_hour=20\nb: other\n")
-    gate = Gate.make([], [], 1000, keys)
-    by_key = {
-        key: gate.reserve(Headers({"authorization": [f"Bearer {key}"]}))
-        for key in ("secret", "other", "wrong")
-    }
-    assert by_key == {"secret": {"five_hour": 0.2}, "other": None, "wrong": None}
-    assert Gate.make([], [], 1000).reserve(Headers({})) is None
 
 
 # -- over HTTP: a daemon that takes its upstream for a plan --

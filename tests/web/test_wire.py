@@ -368,7 +368,7 @@ def test_a_chunked_body_is_bounded_too() -> None:
     assert client.site.arriving == 0
 
 
-KEYED = Gate.make([], [PAGE], 1000, Keys({"laptop": "s3cret"}))
+KEYED = Gate.make([], [PAGE], 1000, lambda: Keys({"laptop": "s3cret"}))
 
 
 def test_keys_over_http() -> None:

@@ -1,0 +1,359 @@
+"""Quotas: counted by key, told, refused by name, and kept over a restart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import treq
+from attrs import evolve
+from harness import Daemon, until
+from pytest_twisted import ensureDeferred
+from twisted.internet.task import Clock
+
+from claudeproxy.engine.catalogue import Catalogue
+from claudeproxy.engine.engine import Engine, Limits
+from claudeproxy.ledger.record import TurnRecord
+from claudeproxy.messages import FailureError, Usage
+from claudeproxy.testing import fake_cli
+from claudeproxy.web.gate import EXPOSED
+from claudeproxy.web.key_rules import Rules
+from claudeproxy.web.keys import KeyFileError
+from claudeproxy.web.keys_file import KeysFile
+from claudeproxy.web.quotas import Quota, Quotas, headers
+
+NOON = datetime(2027, 1, 31, 12, 0, 30).timestamp()
+TURN = TurnRecord(
+    time=NOON,
+    request_id="req_1",
+    key="a",
+    dialect="chat",
+    model="opus",
+    usage=Usage(100, 50, 10_000, 20),
+)
+
+
+class Time:
+    now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def quotas(time: Time) -> Quotas:
+    return Quotas(Engine(Clock(), lambda _: pytest.fail("a process"), Catalogue(), Limits(), time))
+
+
+def window(quotas: Quotas, used: float, resets: float) -> None:
+    windows = {"five_hour": {"utilization": used, "resetsAt": resets}}
+    quotas._engine.quota.hear({"unifiedWindows": windows})
+
+
+def refusal(quotas: Quotas, rules: Rules, key: str = "a") -> Any:
+    with pytest.raises(FailureError) as caught:
+        quotas.check(key, rules)
+    return caught.value.failure
+
+
+def test_requests_a_minute(quotas: Quotas, time: Time) -> None:
+    rules = Rules(requests={"min": 2})
+    for _ in range(2):
+        quotas.check("a", rules)
+        quotas.asked("a")
+    failure = refusal(quotas, rules)
+    assert (failure.status, failure.code, failure.retry_after) == (429, "rate_limit_exceeded", 30)
+    assert failure.message.startswith("the key 'a' has used up its quota of requests/min (2); it ")
+    quotas.check("b", rules)
+    time.now += 29
+    assert refusal(quotas, rules).retry_after == 1
+    time.now += 1
+    quotas.check("a", rules)
+
+
+def test_tokens_a_day_count_once_a_turn_is_over(quotas: Quotas, time: Time) -> None:
+    rules = Rules(tokens={"day": 341, "min": 1000}, requests={"day": 9})
+    quotas.heard(TURN)
+    assert [quota.used for quota in quotas.of("a", rules)] == [0, 170, 170]
+    quotas.heard(evolve(TURN, key=None))
+    quotas.check("a", rules)
+    quotas.heard(TURN)
+    quotas.check("a", rules)
+    quotas.heard(TURN)
+    failure = refusal(quotas, rules)
+    assert "quota of tokens/day (341)" in failure.message
+    assert failure.retry_after == 11 * 3600 + 59 * 60 + 30
+    time.now += failure.retry_after
+    quotas.check("a", rules)
+
+
+def test_several_quotas_used_up_are_all_named_and_the_last_to_reset_counts(
+    quotas: Quotas,
+) -> None:
+    quotas.asked("a")
+    failure = refusal(quotas, Rules(requests={"min": 1, "day": 1}))
+    assert "requests/min (1) and requests/day (1)" in failure.message
+    assert failure.retry_after > 3600
+
+
+def test_a_share_of_a_window(quotas: Quotas, time: Time) -> None:
+    rules = Rules(shares={"five_hour": 0.1})
+    quotas.check("a", rules)
+    window(quotas, 0.2, NOON + 3600)
+    quotas.heard(evolve(TURN, windows_before={"five_hour": 0.2}, windows_after={"five_hour": 0.25}))
+    quotas.check("a", rules)
+    quotas.heard(
+        evolve(TURN, windows_before={"five_hour": 0.25}, windows_after={"five_hour": 0.31})
+    )
+    failure = refusal(quotas, rules)
+    assert "share of five_hour (10 %)" in failure.message
+    assert failure.retry_after == 3600
+    quotas.check("b", rules)
+    time.now += 3600
+    quotas.check("a", rules)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"),
+    [
+        (
+            "chat",
+            {
+                "x-ratelimit-limit-requests": "10",
+                "x-ratelimit-remaining-requests": "3",
+                "x-ratelimit-reset-requests": "30s",
+                "x-ratelimit-limit-tokens": "100",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "60s",
+            },
+        ),
+        (
+            "messages",
+            {
+                "anthropic-ratelimit-requests-limit": "10",
+                "anthropic-ratelimit-requests-remaining": "3",
+                "anthropic-ratelimit-requests-reset": "1970-01-01T00:00:40Z",
+                "anthropic-ratelimit-tokens-limit": "100",
+                "anthropic-ratelimit-tokens-remaining": "0",
+                "anthropic-ratelimit-tokens-reset": "1970-01-01T00:01:10Z",
+            },
+        ),
+    ],
+)
+def test_headers(dialect: str, expected: dict[str, str]) -> None:
+    quotas = [
+        Quota("requests/min", 10, 7, 40.0),
+        Quota("requests/day", 100, 7, 80.0),
+        Quota("tokens/min", 100, 130, 70.0),
+        Quota("share of five_hour", 10, 1, None),
+    ]
+    assert headers(quotas, dialect, 10.0) == expected
+    assert all(name in EXPOSED for name in expected)
+    assert headers(quotas[3:], dialect, 10.0) == {}
+
+
+# -- the file --
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    def written(text: str, mode: int = 0o600) -> str:
+        path = tmp_path / "keys"
+        new = tmp_path / "keys.new"
+        new.write_text(text)
+        new.chmod(mode)
+        os.replace(new, path)
+        return str(path)
+
+    return written
+
+
+def test_a_file_that_changes(write: Callable[..., str]) -> None:
+    keys = KeysFile(write("a: 1\n"))
+    assert keys().name_of(["1"]) == "a"
+    assert keys() is keys()
+    write("a: 2\nb: 3\n")
+    assert [keys().name_of([key]) for key in "123"] == [None, "a", "b"]
+
+
+@pytest.mark.expected_errors
+@pytest.mark.parametrize(("text", "mode"), [("", 0o600), ("a b c", 0o600), ("c: 3", 0o644)])
+def test_a_file_that_turns_bad_changes_nothing(
+    write: Callable[..., str], text: str, mode: int
+) -> None:
+    keys = KeysFile(write("a: 1\n"))
+    write(text, mode)
+    assert keys().name_of(["1"]) == "a"
+    assert keys().name_of(["3"]) is None
+    write("a: 4\n")
+    assert keys().name_of(["4"]) == "a"
+
+
+@pytest.mark.expected_errors
+def test_a_file_that_is_gone_changes_nothing(write: Callable[..., str]) -> None:
+    keys = KeysFile(path := write("a: 1\n"))
+    os.remove(path)
+    assert keys().name_of(["1"]) == "a"
+
+
+def test_a_bad_file_at_start(write: Callable[..., str]) -> None:
+    with pytest.raises(KeyFileError):
+        KeysFile(write("a: 1 requests=many\n"))
+
+
+# -- over HTTP --
+
+CHAT = "/v1/chat/completions"
+
+
+async def ask(daemon: Daemon, key: str, path: str = CHAT, **fields: Any) -> tuple[Any, Any]:
+    body = {
+        "model": "haiku",
+        "max_tokens": 10,
+        "messages": [{"role": "user", "content": "x"}],
+        **fields,
+    }
+    response = await daemon.post(path, body, authorization=f"Bearer {key}")
+    return response, await treq.json_content(response)
+
+
+async def get(daemon: Daemon, key: str, path: str) -> tuple[int, Any]:
+    response = await treq.get(daemon.url + path, headers={"authorization": f"Bearer {key}"})
+    return response.code, await treq.json_content(response)
+
+
+def header(response: Any, name: str) -> str | None:
+    values = response.headers.getRawHeaders(name)
+    return values[0] if values else None
+
+
+@ensureDeferred
+async def test_a_quota_over_http(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    claude = fake_cli(tmp_path / "cli")
+    path = write("app: app requests=2/day tokens=1M/day\nmine: mine\n")
+    daemon = await make_daemon(claude=claude, api_key_file=path)
+    response, _ = await ask(daemon, "app")
+    assert header(response, "x-ratelimit-remaining-requests") == "1"
+    response, body = await ask(daemon, "app", messages=[])
+    assert response.code == 400, body  # a mistake costs nothing
+    response, _ = await ask(daemon, "app", "/v1/messages")
+    assert header(response, "anthropic-ratelimit-requests-remaining") == "0"
+    for route in (CHAT, "/v1/messages"):
+        response, body = await ask(daemon, "app", route)
+        assert response.code == 429
+        assert "'app' has used up its quota of requests/day (2)" in body["error"]["message"]
+        assert int(header(response, "retry-after") or 0) > 0
+    response, _ = await ask(daemon, "mine")
+    assert (response.code, header(response, "x-ratelimit-limit-requests")) == (200, None)
+
+    await until(lambda: not daemon.api.journal.running)
+    _, told = await get(daemon, "mine", "/v1/usage")
+    app, mine = told["keys"]
+    assert mine == {"name": "mine", "models": None, "expires": None, "expired": False, "quotas": []}
+    requests, tokens = app["quotas"]
+    assert (requests["quota"], requests["limit"], requests["used"]) == ("requests/day", 2, 2)
+    assert tokens["used"] > 0
+    assert tokens["resets_at"] == requests["resets_at"] > daemon.api.engine.now()
+
+    write("app: app requests=3/day\nmine: mine\n")
+    assert (await ask(daemon, "app"))[0].code == 200
+    assert (await ask(daemon, "app"))[0].code == 429
+    write("mine: mine\n")
+    assert (await ask(daemon, "app"))[0].code == 401
+
+
+@ensureDeferred
+async def test_the_day_is_remembered(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    claude = fake_cli(tmp_path / "cli")
+    path = write("app: app requests=5/day tokens=1M/day\n")
+    daemon = await make_daemon(claude=claude, api_key_file=path)
+    await ask(daemon, "app")
+    quotas, rules = daemon.api.quotas, daemon.api.gate.rules("app")
+    await until(lambda: all(quota.used for quota in quotas.of("app", rules)))
+    used = [quota.used for quota in quotas.of("app", rules)]
+    again = Quotas(daemon.api.engine)
+    await again.restore(daemon.api._ledger)
+    assert [quota.used for quota in again.of("app", rules)] == used
+    assert used[0] == 1
+
+
+@ensureDeferred
+async def test_models_of_a_key(make_daemon: Any, tmp_path: Path, write: Callable[..., str]) -> None:
+    path = write("app: app models=haiku,claude-sonnet-4-5\nmine: mine\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    for model, expected in (
+        ("haiku", 200),
+        ("claude-haiku-4", 200),
+        ("claude-haiku-4-5", 200),
+        ("openai/claude-sonnet-4-5", 200),
+        ("opus", 403),
+        ("claude-opus-4", 403),
+        ("gpt-4", 404),
+    ):
+        response, body = await ask(daemon, "app", model=model)
+        assert response.code == expected, (model, body)
+        if expected == 403:
+            assert body["error"]["code"] == "model_not_allowed"
+            assert body["error"]["param"] == "model"
+            assert f"'app' may not use the model {model!r}" in body["error"]["message"]
+    _, listed = await get(daemon, "app", "/v1/models")
+    ids = [model["id"] for model in listed["data"]]
+    assert "claude-haiku-4" in ids
+    assert not any("opus" in ident for ident in ids)
+    _, listed = await get(daemon, "mine", "/v1/models")
+    assert any("opus" in model["id"] for model in listed["data"])
+    assert (await get(daemon, "app", "/v1/models/opus"))[0] == 403
+    assert (await get(daemon, "app", "/v1/models/haiku"))[0] == 200
+
+
+@ensureDeferred
+async def test_a_key_for_no_known_model(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app models=gpt-4\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    code, listed = await get(daemon, "app", "/v1/models")
+    assert (code, listed["data"], listed["first_id"]) == (200, [], None)
+
+
+@ensureDeferred
+async def test_an_expired_key(make_daemon: Any, tmp_path: Path, write: Callable[..., str]) -> None:
+    path = write("app: app expires=2020-01-31\nmine: mine expires=2999-01-31\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    response, body = await ask(daemon, "app")
+    assert response.code == 401
+    assert body["error"]["message"] == "the key 'app' has expired: it counted until 2020-01-31"
+    assert (await get(daemon, "app", "/health"))[0] == 401
+    assert (await ask(daemon, "mine"))[0].code == 200
+
+
+@ensureDeferred
+async def test_the_sdk_waits_no_day(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    """A client that retries 429 would otherwise ask again and again."""
+    from twisted.internet.threads import deferToThread
+
+    path = write("app: app requests=1/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    sdk = openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="app", max_retries=5)
+    create = sdk.chat.completions.create
+    message = {"role": "user", "content": "x"}
+    await deferToThread(create, model="haiku", messages=[message])
+    with pytest.raises(openai.RateLimitError, match="requests/day"):
+        await deferToThread(create, model="haiku", messages=[message])
+    assert daemon.api.journal.running == {}
