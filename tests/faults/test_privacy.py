@@ -208,9 +208,9 @@ def test_nothing_is_left(daemon: Twistd) -> None:
     assert left(home) == {}, "while the daemon runs"
     assert daemon.stop() == 0
     assert left(home) == {}, "after its end"
-    state = ".local/state/claudemax/responses.sqlite"
+    state = {f".local/state/claudemax/{name}.sqlite" for name in ("responses", "ledger")}
     files = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
-    assert files == {"log", "cli/claude", "cli/plan.json", state}
+    assert files == {"log", "cli/claude", "cli/plan.json", *state}
     assert daemon.log.read_text().count("req_") > 20
 
 
