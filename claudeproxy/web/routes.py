@@ -30,6 +30,7 @@ from .handler import TurnHandler
 from .journal import Journal
 from .json_replies import refuse, reply, request_id
 from .key_rules import Rules, not_for
+from .ollama import OllamaAPI
 from .pages import Status, health, model_list, model_object
 from .quotas import Quotas
 from .resource import APIResource
@@ -96,10 +97,12 @@ class API:
         self.quotas = Quotas(engine)
         self.journal.observers.append(self.quotas.heard)
         self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
+        self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
 
     def resource(self) -> IResource:
         """The resource of the API, to be mounted in any site."""
-        return APIResource(self._reactor, self._gate, self.journal, self.app.resource())
+        pages = {b"api": self._ollama.app.resource()}
+        return APIResource(self._reactor, self._gate, self.journal, self.app.resource(), pages)
 
     # -- turns --
 
