@@ -15,7 +15,7 @@ from twisted.python.failure import Failure as Reason
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from claudeproxy.cli.models import ModelInfo, context_tokens, most_tokens
+from claudeproxy.cli.models import ModelInfo, most_tokens
 from claudeproxy.dialects import ollama
 from claudeproxy.dialects.fields import Fields
 from claudeproxy.dialects.ollama_answer import OllamaEnvelope
@@ -120,12 +120,12 @@ class OllamaAPI:
     def running(self, request: Request) -> bytes:
         """The models that processes serve now."""
         used = {report.model: report for report in self._engine.keeper.reports() if report.model}
-        found = []
+        known, found = self._engine.catalogue, []
         for entry in self._entries(request):
-            model = self._engine.catalogue.resolve(entry.id)
+            model = known.resolve(entry.id)
             if model.name in used:
                 ends = time.time() + self._engine.keeper.idle - (used[model.name].rest or 0)
-                size = {"size_vram": 0, "context_length": context_tokens(model.resolved)}
+                size = {"size_vram": 0, "context_length": known.context_tokens(model)}
                 found.append({**self._listed(entry), "expires_at": _iso(ends), **size})
         return reply(request, {"models": found})
 
@@ -141,7 +141,7 @@ class OllamaAPI:
             "model_info": {
                 "general.architecture": "claude",
                 "general.basename": model.resolved,
-                "claude.context_length": context_tokens(model.resolved),
+                "claude.context_length": self._engine.catalogue.context_tokens(model),
                 "claude.max_output_tokens": most_tokens(model.resolved),
             },
             "capabilities": ["completion", "tools", "vision", "thinking"],

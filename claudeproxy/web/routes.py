@@ -30,8 +30,9 @@ from .handler import TurnHandler
 from .journal import Journal
 from .json_replies import refuse, reply, request_id
 from .key_rules import Rules, not_for
+from .models import model_list, model_object
 from .ollama import OllamaAPI
-from .pages import Status, health, model_list, model_object
+from .pages import Status, health
 from .quotas import Quotas
 from .resource import APIResource
 from .store import Store, Stored
@@ -220,11 +221,12 @@ class API:
         return reply(
             request,
             model_list(
+                known,
                 [
                     entry
                     for entry in known.entries()
                     if not rules.models or known.is_one_of(entry.id, rules.models)
-                ]
+                ],
             ),
         )
 
@@ -235,7 +237,7 @@ class API:
         key, rules = self._sender(request)
         if rules.models and not self._engine.catalogue.is_one_of(name, rules.models):
             raise FailureError(not_for(str(key), name))
-        return reply(request, model_object(entry))
+        return reply(request, model_object(self._engine.catalogue, entry))
 
     def _sender(self, request: Request) -> tuple[str | None, Rules]:
         key = self._gate.key_name(request.requestHeaders)
