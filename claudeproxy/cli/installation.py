@@ -257,5 +257,8 @@ class _Asking:
     def limits(self, info: Mapping[str, Any]) -> None:
         pass
 
+    def sizes(self, tokens: Mapping[str, int]) -> None:
+        pass
+
     def process_ended(self, process: CLIProcess) -> None:
         self.ended.callback(None)

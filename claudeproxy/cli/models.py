@@ -72,6 +72,19 @@ def most_tokens(name: str) -> int:
     return 32_000 if version < (4, 5) and name.startswith("claude-opus") else 64_000
 
 
+def context_tokens(name: str) -> int:
+    """The most tokens that the model with this full id reads, or a family's current one.
+
+    As CLI 2.1.332 reports them (``contextWindow`` of a result, seen 2026-11-29):
+    ``tests/contract/test_contract_sizes.py`` holds this rule against it.
+    """
+    match = _ID.match(name)
+    if name.endswith("[1m]") or (match is None and not name.startswith("claude-")):
+        return 1_000_000
+    version = (int(match.group(1)), int(match.group(2) or 0)) if match else (3, 0)
+    return 1_000_000 if version >= (4, 7) else 200_000
+
+
 def guess_model(name: str) -> ModelInfo:
     """What can be guessed of a model that the CLI does not list, from the version in its full id.
 

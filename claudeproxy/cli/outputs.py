@@ -55,13 +55,20 @@ class BillingKnown:
 
 
 @frozen
+class ContextSizes:
+    """How many tokens models read, by their full ids, as the CLI says of those that answered."""
+
+    tokens: Mapping[str, int]
+
+
+@frozen
 class MustEnd:
     """The process must be ended, because of ``why``, before it does anything else."""
 
     why: str
 
 
-Notice: TypeAlias = Ready | Rested | Account | Limits | BillingKnown | MustEnd
+Notice: TypeAlias = Ready | Rested | Account | Limits | BillingKnown | ContextSizes | MustEnd
 """What concerns the process, and not whoever waits for its answer."""
 
 Output: TypeAlias = Write | Notice | Event

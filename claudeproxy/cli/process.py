@@ -19,7 +19,17 @@ from claudeproxy.messages import Event, Message, ToolResult
 
 from .login import LoginStatus, parse_account
 from .models import ModelInfo
-from .outputs import Account, BillingKnown, Limits, Notice, Output, Ready, Rested, Write
+from .outputs import (
+    Account,
+    BillingKnown,
+    ContextSizes,
+    Limits,
+    Notice,
+    Output,
+    Ready,
+    Rested,
+    Write,
+)
 from .session import Session
 from .setup import Setup
 from .states import AT_REST, GIVES_UP, OWES, State
@@ -87,6 +97,9 @@ class Owner(Protocol):
 
     def limits(self, info: Mapping[str, Any]) -> None:
         """A process reported the state of the plan's windows."""
+
+    def sizes(self, tokens: Mapping[str, int]) -> None:
+        """A process reported how many tokens models read, by their full ids."""
 
     def process_ended(self, process: CLIProcess) -> None:
         """``process`` has ended and been reaped."""
@@ -422,6 +435,8 @@ class CLIProcess(ProcessProtocol):
             self._owner.account(self, parse_account(notice.info))
         elif isinstance(notice, Limits):
             self._owner.limits(notice.info)
+        elif isinstance(notice, ContextSizes):
+            self._owner.sizes(notice.tokens)
         elif isinstance(notice, BillingKnown):
             self._tell_billing(notice.limits)
             if self.outliving:

@@ -20,7 +20,17 @@ from .errors import LoginAdvice, classify
 from .held import HeldConversation
 from .lines import Lines, LineTooLong
 from .models import parse_models
-from .outputs import Account, BillingKnown, Limits, MustEnd, Output, Ready, Rested, Write
+from .outputs import (
+    Account,
+    BillingKnown,
+    ContextSizes,
+    Limits,
+    MustEnd,
+    Output,
+    Ready,
+    Rested,
+    Write,
+)
 from .script import Script
 from .setup import Setup
 from .states import AT_REST, IN_TURN, OWES, REWINDS, State, Step, after
@@ -336,7 +346,7 @@ class Session:
         if self.state is State.AWAITING_RESULT:
             billing = self._report_billing()
             self._go(Step.RESULT)
-            return [*billing, *self._configured.release()]
+            return [*billing, *_sizes(line.get("modelUsage")), *self._configured.release()]
         return ()
 
     def _assistant(self, line: Mapping[str, Any]) -> Sequence[Output]:
@@ -460,3 +470,13 @@ class Session:
         outputs += [*self.end(), MustEnd(why)]
         self._untold = False
         return outputs
+
+
+def _sizes(used: Any) -> list[Output]:
+    """What a result says of the models that answered (``modelUsage``)."""
+    found = {}
+    for model, about in used.items() if isinstance(used, Mapping) else ():
+        tokens = about.get("contextWindow") if isinstance(about, Mapping) else None
+        if isinstance(tokens, int) and tokens > 0:
+            found[model] = tokens
+    return [ContextSizes(found)] if found else []

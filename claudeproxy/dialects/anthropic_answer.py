@@ -28,7 +28,7 @@ from claudeproxy.messages import (
     block_to_wire,
 )
 
-from .shapes import sse
+from .shapes import ServerSentEvents, sse
 
 _TYPES = {
     Kind.AUTHENTICATION: "authentication_error",
@@ -91,7 +91,7 @@ class MessageEnvelope:
         return block
 
 
-class MessageStream:
+class MessageStream(ServerSentEvents):
     """Renders events. Blocks that are left out make no gap in the indices."""
 
     def __init__(self, envelope: MessageEnvelope) -> None:

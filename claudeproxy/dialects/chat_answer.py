@@ -27,7 +27,7 @@ from claudeproxy.messages import (
 )
 
 from .custom_tools import InputReader, input_of
-from .shapes import error, sse
+from .shapes import ServerSentEvents, error, sse
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -66,7 +66,7 @@ class ChatEnvelope:
         }
 
 
-class ChatStream:
+class ChatStream(ServerSentEvents):
     """Renders the events of all ``n`` answers into one SSE body."""
 
     def __init__(self, envelope: ChatEnvelope, n: int, usage: bool | None) -> None:

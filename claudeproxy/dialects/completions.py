@@ -37,7 +37,7 @@ from .policies import (
     Policy,
     ignored_fields,
 )
-from .shapes import error, sse, with_client_names
+from .shapes import ServerSentEvents, error, sse, with_client_names
 from .shared import limit, model_name, usage_wanted
 
 FIELDS: Policies = {
@@ -156,7 +156,7 @@ def _prompts(body: Fields) -> tuple[str, ...]:
     return tuple(prompts)
 
 
-class CompletionStream:
+class CompletionStream(ServerSentEvents):
     """Renders the events of all answers into one SSE body."""
 
     def __init__(self, envelope: ChatEnvelope, echoes: Sequence[str], usage: bool | None) -> None:

@@ -22,7 +22,7 @@ from claudeproxy.messages import (
 
 from .custom_tools import InputReader
 from .responses_answer import INCOMPLETE, NAMES, Item, ResponseEnvelope, output_text
-from .shapes import error, sse, with_client_names
+from .shapes import ServerSentEvents, error, sse, with_client_names
 
 _CODES = {
     Kind.RATE_LIMIT: "rate_limit_exceeded",
@@ -35,7 +35,7 @@ _CODES = {
 """Codes of ``response.error``; everything else is a ``server_error``."""
 
 
-class ResponsesStream:
+class ResponsesStream(ServerSentEvents):
     """Renders the events of an answer into those of a response.
 
     An item is closed only when the next one begins or the answer ends: whether it is complete,

@@ -31,12 +31,27 @@ _json = json.JSONEncoder(
 class Stream(Protocol):
     """Renders a streamed answer."""
 
+    content_type: bytes
+
+    def keep_alive(self) -> bytes:
+        """What may be sent where there is nothing to say."""
+
     def render(self, index: int, events: Sequence[Event]) -> bytes:
         """The bytes for a burst of events of answer ``index``."""
 
     @property
     def ended(self) -> bool:
         """Whether the stream has ended."""
+
+
+class ServerSentEvents:
+    """The part of a :class:`Stream` that all streams of server-sent events share."""
+
+    content_type = b"text/event-stream; charset=utf-8"
+
+    def keep_alive(self) -> bytes:
+        """A comment."""
+        return b": keep-alive\n\n"
 
 
 class ParsedBody(Protocol):

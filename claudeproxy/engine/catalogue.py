@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from attrs import frozen
 
-from claudeproxy.cli.models import ModelInfo, guess_model
+from claudeproxy.cli.models import ModelInfo, context_tokens, guess_model
 from claudeproxy.messages import Failure, FailureError, Kind
 
 FAMILIES = ("opus", "sonnet", "haiku")
@@ -34,6 +34,8 @@ class Catalogue:
         """``aliases``: further names, each of them for another name or a full id."""
         self._aliases = dict(aliases or {})
         self._models: dict[str, ModelInfo] = {}
+        self.context_sizes: dict[str, int] = {}
+        """Tokens that a model reads, by full id, where the CLI has told."""
 
     def learn(self, models: Iterable[ModelInfo]) -> bool:
         """Replace the CLI's list; whether it differs from the one before."""
@@ -73,6 +75,10 @@ class Catalogue:
         """
         listed = {entry.id: entry for entry in self.entries()}
         return listed.get(name) or Entry(name, self.resolve(name).title)
+
+    def context_tokens(self, model: ModelInfo) -> int:
+        """The most tokens that ``model`` reads."""
+        return self.context_sizes.get(model.resolved) or context_tokens(model.resolved)
 
     def is_one_of(self, name: str, names: Iterable[str]) -> bool:
         """Whether the model that a client calls ``name`` is one of ``names``: the same model under

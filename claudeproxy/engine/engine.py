@@ -294,6 +294,10 @@ class Engine:
         """A process reported the state of the plan's windows."""
         self.quota.hear(info)
 
+    def sizes(self, tokens: Mapping[str, int]) -> None:
+        """A process reported how many tokens models read."""
+        self.catalogue.context_sizes.update(tokens)
+
     def process_ended(self, process: CLIProcess) -> None:
         """A process has ended."""
         self.processes.discard(process)

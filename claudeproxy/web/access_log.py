@@ -105,7 +105,9 @@ def write(
         placement=found.placement,
         **_spent(found),
         more="".join(
-            f" {word}" for word in (code, found.model, found.placement) if word and word != outcome
+            f" {word}"
+            for word in (code, _models(found), found.placement)
+            if word and word != outcome
         ),
         seconds=seconds,
         key=key,
@@ -113,6 +115,13 @@ def write(
         cause=cause,
         why=f": {cause}" if cause else "",
     )
+
+
+def _models(found: Facts) -> str:
+    """The model that was asked, and the one that has answered if that is another name."""
+    if found.answered_by in (None, found.model):
+        return found.model
+    return f"{found.model}={found.answered_by}"
 
 
 def _spent(found: Facts) -> dict[str, Any]:

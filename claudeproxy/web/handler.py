@@ -88,7 +88,7 @@ class TurnHandler:
         served = collected if streamed is None else streamed
         try:
             if streamed is not None:
-                streamed.follow(group, lambda: self._about(group, parsed.ignored))
+                streamed.follow(group, lambda: self._about(group, parsed.ignored, told.answered_by))
             await served.done
         finally:
             group.cancel()
@@ -99,7 +99,7 @@ class TurnHandler:
             return b""
         if collected.failure is not None:
             return refuse(request, collected.failure, parsed.refusal)
-        for name, value in self._about(group, parsed.ignored).items():
+        for name, value in self._about(group, parsed.ignored, told.answered_by).items():
             request.setHeader(name.encode(), value.encode())
         return reply(request, parsed.complete(collected.answers()))
 
@@ -136,12 +136,15 @@ class TurnHandler:
             body_bytes=told.body_bytes,
         )
 
-    def _about(self, group: TurnGroup, ignored: tuple[str, ...]) -> dict[str, str]:
-        """The headers of the reply: how it was served, and the plan's windows."""
+    def _about(
+        self, group: TurnGroup, ignored: tuple[str, ...], answered_by: str | None
+    ) -> dict[str, str]:
+        """The headers of the reply: how and by which model it was served, the plan's windows."""
         quota = self._engine.quota
         about = {
             "x-claudemax-process": group.placement,
             "x-claudemax-queue-ms": str(round(group.queued * 1000)),
+            **({"x-claudemax-model": answered_by} if answered_by else {}),
             **(quota.windows.headers(self._engine.now()) if quota.applies else {}),
         }
         ignored += group.ignored

@@ -13,7 +13,7 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
-from claudeproxy.dialects import anthropic
+from claudeproxy.dialects import anthropic, ollama
 from claudeproxy.dialects.shapes import error
 from claudeproxy.messages import Assembly, Event, Failure, Finished, Kind
 
@@ -110,6 +110,8 @@ def _of_path(path: bytes, ident: str | None = None) -> Refusal:
     # Wherever the resource is mounted.
     if re.search(rb"/messages(/|$)", path.partition(b"?")[0]):
         return lambda failure: anthropic.refusal(failure, ident)
+    if re.search(rb"(^|/)api/(?!v1)", path):
+        return ollama.refusal
     return lambda failure: (failure.status, error(failure))
 
 

@@ -1,4 +1,4 @@
-"""What the daemon reports about itself: its models, its health and the plan."""
+"""What the daemon reports about itself: its health."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from claudeproxy.engine.catalogue import Entry
 from claudeproxy.engine.engine import Engine
-
-_LISTED_SINCE = 1_700_000_000
-"""``created`` of every model: the CLI does not report it."""
 
 
 @frozen
@@ -23,31 +19,6 @@ class Status:
     cli_version: str
     upstream: str
     lost_facts: Sequence[str] = ()
-
-
-def model_object(entry: Entry) -> dict[str, Any]:
-    """A model with both OpenAI's and Anthropic's fields."""
-    return {
-        "id": entry.id,
-        "object": "model",
-        "created": _LISTED_SINCE,
-        "owned_by": "anthropic",
-        "type": "model",
-        "display_name": entry.title,
-        "created_at": datetime.fromtimestamp(_LISTED_SINCE, timezone.utc).isoformat(),
-    }
-
-
-def model_list(entries: Sequence[Entry]) -> dict[str, Any]:
-    """The list of models, with both OpenAI's and Anthropic's fields."""
-    data = [model_object(entry) for entry in entries]
-    return {
-        "object": "list",
-        "data": data,
-        "has_more": False,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-    }
 
 
 def health(engine: Engine, status: Status) -> dict[str, Any]:

@@ -3,6 +3,7 @@ reaches a route, and gets its line in the log."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 
 from twisted.internet.address import UNIXAddress
@@ -19,18 +20,25 @@ from .json_replies import phrase, refuse, request_id
 
 
 class APIResource(Resource):
-    """Checks requests, and passes them on to ``routes``."""
+    """Checks requests, and passes them on: to that of ``pages`` which has the first segment of the
+    path, else to ``routes``."""
 
     isLeaf = True
 
     def __init__(
-        self, reactor: IReactorTime, gate: Gate, journal: Journal, routes: IResource
+        self,
+        reactor: IReactorTime,
+        gate: Gate,
+        journal: Journal,
+        routes: IResource,
+        pages: Mapping[bytes, IResource],
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._gate = gate
         self._journal = journal
         self._routes = routes
+        self._pages = pages
 
     def render(self, request: Request) -> int:
         """Reply to ``request``, now or later."""
@@ -85,7 +93,7 @@ class APIResource(Resource):
             # Klein builds URLs from it, which nobody uses. A Host that is not a name would break
             # it, and so would a unix socket without a Host.
             request.getRequestHostname = lambda: b"localhost"  # type: ignore[method-assign]
-            self._routes.render(request)
+            self._pages.get(request.postpath[0], self._routes).render(request)
 
     def _failure(self, request: Request, preflight: bool) -> Failure | None:
         headers = request.requestHeaders

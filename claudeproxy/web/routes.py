@@ -30,7 +30,9 @@ from .handler import TurnHandler
 from .journal import Journal
 from .json_replies import refuse, reply, request_id
 from .key_rules import Rules, not_for
-from .pages import Status, health, model_list, model_object
+from .models import model_list, model_object
+from .ollama import OllamaAPI
+from .pages import Status, health
 from .quotas import Quotas
 from .resource import APIResource
 from .store import Store, Stored
@@ -96,10 +98,12 @@ class API:
         self.quotas = Quotas(engine)
         self.journal.observers.append(self.quotas.heard)
         self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
+        self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
 
     def resource(self) -> IResource:
         """The resource of the API, to be mounted in any site."""
-        return APIResource(self._reactor, self._gate, self.journal, self.app.resource())
+        pages = {b"api": self._ollama.app.resource()}
+        return APIResource(self._reactor, self._gate, self.journal, self.app.resource(), pages)
 
     # -- turns --
 
@@ -217,11 +221,12 @@ class API:
         return reply(
             request,
             model_list(
+                known,
                 [
                     entry
                     for entry in known.entries()
                     if not rules.models or known.is_one_of(entry.id, rules.models)
-                ]
+                ],
             ),
         )
 
@@ -232,7 +237,7 @@ class API:
         key, rules = self._sender(request)
         if rules.models and not self._engine.catalogue.is_one_of(name, rules.models):
             raise FailureError(not_for(str(key), name))
-        return reply(request, model_object(entry))
+        return reply(request, model_object(self._engine.catalogue, entry))
 
     def _sender(self, request: Request) -> tuple[str | None, Rules]:
         key = self._gate.key_name(request.requestHeaders)

@@ -1,4 +1,4 @@
-"""An answer as server-sent events, at the pace at which its client reads."""
+"""An answer as a stream, at the pace at which its client reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from claudeproxy.messages import Event, Failure
 from .json_replies import Refusal, refuse
 
 KEEP_ALIVE = 15.0
-"""Seconds of silence after which a comment is sent, and before it the headers if need be."""
+"""Seconds of silence after which something empty is sent, and before it the headers if need be."""
 
 STALL = 60.0
 """Seconds a client may leave its full socket unread."""
@@ -87,7 +87,7 @@ class Streamed:
             return
         self._committed = True
         request = self._request
-        request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+        request.setHeader(b"content-type", self._renderer.content_type)
         request.setHeader(b"cache-control", b"no-cache, no-transform")
         request.setHeader(b"x-accel-buffering", b"no")
         for name, value in self._headers().items():
@@ -96,7 +96,7 @@ class Streamed:
 
     def _keep_alive(self) -> None:
         self._commit()
-        self._request.write(b": keep-alive\n\n")
+        self._request.write(self._renderer.keep_alive())
         self._silence = self._reactor.callLater(KEEP_ALIVE, self._keep_alive)
 
     def _end(self) -> None:

@@ -41,6 +41,9 @@ class Nobody:
     def limits(self, info: Mapping[str, Any]) -> None:
         pass
 
+    def sizes(self, tokens: Mapping[str, int]) -> None:
+        pass
+
     def process_ended(self, process: CLIProcess) -> None:
         pass
 

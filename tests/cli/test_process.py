@@ -140,6 +140,9 @@ class Running:
     def limits(self, info: Mapping[str, Any]) -> None:
         self.told.append(info)
 
+    def sizes(self, tokens: Mapping[str, int]) -> None:
+        self.told.append(tokens)
+
     def process_ended(self, process: CLIProcess) -> None:
         self.told.append("gone")
 

@@ -56,6 +56,9 @@ class Keeps:
     def limits(self, info: Mapping[str, Any]) -> None:
         pass
 
+    def sizes(self, tokens: Mapping[str, int]) -> None:
+        pass
+
     def process_ended(self, process: CLIProcess) -> None:
         self.gone = True
 

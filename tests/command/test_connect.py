@@ -130,9 +130,9 @@ async def test_there_and_back_with_every_client(url: str, command: Command, run:
             after = path.read_text()
             load = FILES[name].format.load
             daemon = Daemon(url, None, [
-                Model("sonnet", "Claude Sonnet", 200_000),
-                Model("opus", "Claude Opus", 200_000),
-                Model("haiku", "Claude Haiku", 200_000),
+                Model("sonnet", "Claude Sonnet", 1_000_000, 128_000),
+                Model("opus", "Claude Opus", 1_000_000, 128_000),
+                Model("haiku", "Claude Haiku", 1_000_000, 128_000),
             ])  # fmt: skip
             assert load(after) == merged(load(before), FILES[name].changes(daemon, load(before)))
             assert f"+++ {path}\n" in ran.stdout and url in ran.stdout
@@ -158,7 +158,9 @@ def test_what_a_new_file_says(name: str, tmp_path: Path) -> None:
     """With a key and another model, and again with what came of it."""
     client = FILES[name]
     for key in (None, "s3cret"):
-        daemon = Daemon("http://10.1.2.3:4000", key, [Model("opus", "Claude Opus", 200_000)])
+        daemon = Daemon(
+            "http://10.1.2.3:4000", key, [Model("opus", "Claude Opus", 200_000, 32_000)]
+        )
         changes = client.changes(daemon, client.format.load(""))
         text = client.format.changed("", changes)
         assert client.format.load(text) == merged(client.format.load(""), changes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from claudeproxy.dialects import anthropic, chat, completions, responses
+from claudeproxy.dialects import anthropic, chat, completions, ollama, responses
 
 PAGE = Path(__file__).parents[2] / "docs" / "fields.rst"
 DIALECTS = {
@@ -16,6 +16,8 @@ DIALECTS = {
     "POST /v1/responses": responses.FIELDS,
     "POST /v1/messages": anthropic.FIELDS,
     "POST /v1/completions": completions.FIELDS,
+    "POST /api/chat": ollama.CHAT_FIELDS,
+    "POST /api/generate": ollama.GENERATE_FIELDS,
 }
 TOP = """\
 Request fields

@@ -79,8 +79,8 @@ async def test_every_request_has_a_line(
     for path in ("/v1/models", "/health"):
         await treq.content(await treq.get(daemon.url + path, headers=key))
     assert list(map(told, lines)) == [
-        f"POST {CHAT} 200 ok haiku warm laptop",
-        f"POST {CHAT} 200 ok haiku rewound laptop",
+        f"POST {CHAT} 200 ok haiku=claude-fake warm laptop",
+        f"POST {CHAT} 200 ok haiku=claude-fake rewound laptop",
         f"POST {CHAT} 400 invalid laptop",
         f"POST {CHAT} 404 model_not_found laptop",
         f"POST {CHAT} 400 invalid laptop",
@@ -141,11 +141,11 @@ async def test_the_cause_of_what_the_daemon_is_to_blame_for(
     await ask("x", response_format=form)
     assert list(map(told, lines)) == [
         f"POST {CHAT} 502 upstream haiku warm: the Claude CLI ended before its answer did (exit 1)",
-        f"POST {CHAT} 200 timeout haiku warm: the model was silent for 0.3 seconds",
-        f"POST {CHAT} 502 upstream haiku warm: "
+        f"POST {CHAT} 200 timeout haiku=claude-fake warm: the model was silent for 0.3 seconds",
+        f"POST {CHAT} 502 upstream haiku=claude-fake warm: "
         "the Claude CLI printed a malformed stream_event line",
         f"POST {CHAT} 500 upstream haiku warm: the upstream answered 500",
-        f"POST {CHAT} 502 upstream haiku kept: the answer does not satisfy the schema",
+        f"POST {CHAT} 502 upstream haiku=claude-fake kept: the answer does not satisfy the schema",
     ]
 
 
@@ -183,7 +183,7 @@ async def test_a_client_that_leaves(
     assert list(map(told, lines)) == [
         "POST /v1/messages - client left",
         f"POST {CHAT} - client left haiku warm",
-        f"POST {CHAT} 200 client left haiku warm",
+        f"POST {CHAT} 200 client left haiku=claude-fake warm",
     ]
     await until(lambda: daemon.api.engine.admission.running == 0)
 

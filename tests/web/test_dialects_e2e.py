@@ -548,6 +548,41 @@ async def test_models_for_both_families(daemon: Daemon) -> None:
     assert (model.id, model.type) == ("haiku", "model")
 
 
+@ensureDeferred
+async def test_what_models_tell(daemon: Daemon) -> None:
+    """Sizes, capabilities and price, to both SDKs; and which model has answered."""
+    model = await in_thread(anthropic_sdk(daemon).models.retrieve, "claude-sonnet-4-5")
+    assert (model.max_input_tokens, model.max_tokens) == (200_000, 64_000)
+    assert model.capabilities.image_input.supported
+    assert model.capabilities.thinking.types.disabled.supported
+    assert not model.capabilities.effort.supported
+    modern = await in_thread(anthropic_sdk(daemon).models.retrieve, "opus")
+    assert modern.max_input_tokens == 1_000_000
+    assert modern.capabilities.effort.max.supported
+    assert not modern.capabilities.thinking.types.disabled.supported
+    told = (await in_thread(openai_sdk(daemon).models.retrieve, "claude-sonnet-4-5")).model_dump()
+    sizes = ("context_length", "max_model_len", "max_input_tokens")
+    assert {told[name] for name in sizes} == {200_000}
+    assert told["max_output_tokens"] == 64_000
+    assert told["pricing"] == {
+        "prompt": "0.000003",
+        "completion": "0.000015",
+        "input_cache_read": "0.0000003",
+        "input_cache_write": "0.00000375",
+    }
+    unknown = await in_thread(openai_sdk(daemon).models.retrieve, "claude-unheard-of-9")
+    assert unknown.model_dump()["pricing"] is None
+    for stream in (False, True):
+        body = {"model": "haiku", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+        response = await daemon.post("/v1/chat/completions", body)
+        await treq.content(response)
+        [answered_by] = response.headers.getRawHeaders("x-claudemax-model")
+        assert answered_by.startswith("claude-haiku-")
+    listed = (await in_thread(openai_sdk(daemon).models.list)).data
+    resolved = {one.id: one.model_dump()["resolved"] for one in listed}
+    assert resolved["haiku"] == resolved["claude-haiku-4"] == answered_by
+
+
 @pytest.mark.parametrize("path", ["/models", "/models/opus"])
 @ensureDeferred
 async def test_without_v1(daemon: Daemon, path: str) -> None:

@@ -26,7 +26,7 @@ class Model:
     id: str
     title: str
     context: int
-    output: int = 32_000
+    output: int
 
 
 @frozen

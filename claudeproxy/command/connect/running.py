@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -15,9 +16,6 @@ from .client import KEY_VARIABLE, Daemon, Model
 
 USUAL = ("sonnet", "opus", "haiku")
 """Each its family's current model; more is for those who name them."""
-
-CONTEXT, LONG_CONTEXT = 200_000, 1_000_000
-"""Tokens; the long one is of models whose id says so."""
 
 
 def daemon(url: str | None, key: str | None, models: Sequence[str]) -> Daemon:
@@ -40,7 +38,7 @@ def daemon(url: str | None, key: str | None, models: Sequence[str]) -> Daemon:
     return Daemon(told, running.key, _chosen(listed, models))
 
 
-def _listed(running: Running) -> dict[str, dict[str, str]]:
+def _listed(running: Running) -> dict[str, dict[str, Any]]:
     listed = running.models()  # first: without a key it is told that one is wanted
     running.health()  # another server of OpenAI's API lists models, too
     return {one["id"]: one for one in listed["data"]}
@@ -55,7 +53,7 @@ def _asked(running: Running, key: str | None) -> str:
     return str(click.prompt(f"The key for {where}", hide_input=True, err=True))
 
 
-def _chosen(listed: dict[str, dict[str, str]], names: Sequence[str]) -> list[Model]:
+def _chosen(listed: dict[str, dict[str, Any]], names: Sequence[str]) -> list[Model]:
     for name in names:
         if name not in listed:
             raise click.ClickException(
@@ -63,11 +61,16 @@ def _chosen(listed: dict[str, dict[str, str]], names: Sequence[str]) -> list[Mod
             )
     chosen = names or [name for name in USUAL if name in listed]
     return [
-        Model(name, _title(name, listed[name]), LONG_CONTEXT if "[1m]" in name else CONTEXT)
+        Model(
+            name,
+            _title(name, listed[name]),
+            listed[name]["context_length"],
+            listed[name]["max_output_tokens"],
+        )
         for name in chosen
     ]
 
 
-def _title(name: str, listed: dict[str, str]) -> str:
+def _title(name: str, listed: dict[str, Any]) -> str:
     """Of a family's current model without its version, which is another one after an update."""
-    return f"Claude {name.title()}" if name in USUAL else listed["display_name"]
+    return f"Claude {name.title()}" if name in USUAL else str(listed["display_name"])
