@@ -29,7 +29,7 @@ from .gate import Gate
 from .handler import TurnHandler
 from .journal import Journal
 from .json_replies import refuse, reply, request_id
-from .key_rules import Rules, not_for
+from .key_rules import not_for
 from .pages import Status, health, model_list, model_object
 from .quotas import Quotas
 from .resource import APIResource
@@ -212,7 +212,7 @@ class API:
     @_route("/models", "GET")
     def models(self, request: Request) -> bytes:
         """The models that are known now, and that the sender may use."""
-        _, rules = self._sender(request)
+        _, rules = self._gate.sender(request.requestHeaders)
         known = self._engine.catalogue
         return reply(
             request,
@@ -229,14 +229,10 @@ class API:
     def model(self, request: Request, name: str) -> bytes:
         """One model, by any name that a request may use for it."""
         entry = self._engine.catalogue.entry(name)
-        key, rules = self._sender(request)
+        key, rules = self._gate.sender(request.requestHeaders)
         if rules.models and not self._engine.catalogue.is_one_of(name, rules.models):
             raise FailureError(not_for(str(key), name))
         return reply(request, model_object(entry))
-
-    def _sender(self, request: Request) -> tuple[str | None, Rules]:
-        key = self._gate.key_name(request.requestHeaders)
-        return key, self._gate.rules(key)
 
     @_route("/usage", "GET")
     async def usage(self, request: Request) -> bytes:
@@ -312,7 +308,7 @@ def _no_route(request: Request) -> Failure:
 
 def _number(request: Request, name: bytes, default: int, most: int) -> int:
     text = request.args.get(name, [b"%d" % default])[-1]
-    if not text.isdigit() or not 1 <= int(text[:9]) <= most:
+    if not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
         field = name.decode()
         raise FailureError.invalid(f"{field} must be an integer from 1 to {most}", field)
     return int(text)
