@@ -133,11 +133,11 @@ class Ledger:
 
     def shares(self, since: float) -> Deferred[list[Report]]:
         """The used shares of the plan's windows before and after each turn that arrived since
-        ``since``, in the order in which they were over."""
+        ``since`` and got a process, in the order in which they were over."""
         return self._database.run(_shares, since)
 
     def spent_by_keys(self, since: float) -> Deferred[dict[str, tuple[int, int]]]:
-        """Turns and counted tokens of each key since ``since``."""
+        """Turns that got a process and counted tokens of each key since ``since``."""
         return self._database.run(_spent_by_keys, since)
 
     # -- in the thread --
@@ -201,10 +201,13 @@ def _hours(cursor: Any, since: float) -> list[Hour]:
     ]
 
 
+_TAKEN = "placement <> ''"
+
+
 def _shares(cursor: Any, since: float) -> list[Report]:
     cursor.execute(
         "SELECT time, key, windows_before, windows_after FROM turns"
-        " WHERE time >= ? AND windows_after <> '{}' ORDER BY id",
+        f" WHERE time >= ? AND {_TAKEN} AND windows_after <> '{{}}' ORDER BY +id",
         (since,),
     )
     return [
@@ -217,7 +220,7 @@ def _spent_by_keys(cursor: Any, since: float) -> dict[str, tuple[int, int]]:
     tokens = " + ".join(f"sum({name})" for name in COUNTED)
     cursor.execute(
         f"SELECT key, count(*), {tokens} FROM turns"
-        " WHERE time >= ? AND key IS NOT NULL GROUP BY key",
+        f" WHERE time >= ? AND {_TAKEN} AND key IS NOT NULL GROUP BY key",
         (since,),
     )
     return {key: (turns, spent) for key, turns, spent in cursor.fetchall()}

@@ -116,7 +116,8 @@ class TurnHandler:
         try:
             self._quotas.check(key, rules)
             group = self._engine.ask_all(asked, sink, rules.reserve)
-            self._quotas.asked(key)
+            undo = self._quotas.asked(key)
+            group.done.addCallback(lambda _: group.placement or undo())
         finally:
             left = headers(self._quotas.of(key, rules), dialect, self._engine.now())
             for name, value in left.items():

@@ -36,6 +36,7 @@ TURN = TurnRecord(
     key="a",
     dialect="chat",
     model="opus",
+    placement="kept",
     usage=Usage(100, 50, 10_000, 20),
 )
 
@@ -123,6 +124,15 @@ def test_a_share_of_a_window(quotas: Quotas, time: Time) -> None:
     quotas.check("b", rules)
     time.now += 3600
     quotas.check("a", rules)
+
+
+def test_what_others_use_does_not_count_for_a_turn_that_was_refused(quotas: Quotas) -> None:
+    window(quotas, 0.5, NOON + 3600)
+    mine = evolve(TURN, windows_before={"five_hour": 0.1}, windows_after={"five_hour": 0.5})
+    quotas.heard(evolve(mine, key="b", placement="", usage=Usage(), status=429))
+    quotas.heard(mine)
+    shares = Rules(shares={"five_hour": 1.0})
+    assert [quotas.of(key, shares)[0].used for key in "ab"] == [pytest.approx(40), 0]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +301,29 @@ async def test_the_day_is_remembered(
     await again.restore(daemon.api._ledger)
     assert [quota.used for quota in again.of("app", rules)] == used
     assert used[0] == 1
+
+
+@ensureDeferred
+async def test_what_is_refused_does_not_count(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=2/day models=haiku\nshy: shy requests=5/day reserve=a=50\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    engine, quotas, keys = daemon.api.engine, daemon.api.quotas, daemon.api.gate.keys
+    windows = {"a": {"utilization": 0.6, "resetsAt": engine.now() + 3600}}
+    engine.quota.hear({"unifiedWindows": windows})
+    expected = (
+        ("app", "opus", 403), ("app", "haiku", 200), ("shy", "haiku", 429), ("app", "haiku", 200),
+        ("app", "haiku", 429), ("shy", "haiku", 429),
+    )  # fmt: skip
+    for key, model, code in expected:
+        assert (await ask(daemon, key, model=model))[0].code == code
+    await until(lambda: not daemon.api.journal.running)
+    again = Quotas(engine)
+    await again.restore(daemon.api._ledger)
+    for counted in (quotas, again):
+        used = {key: counted.of(key, keys.rules_of(key))[0].used for key in ("app", "shy")}
+        assert used == {"app": 2, "shy": 0}
 
 
 @ensureDeferred
