@@ -33,7 +33,7 @@ HOUR = 3600
 _USAGE = [each.name for each in fields(Usage)]
 _JSON = ("windows_before", "windows_after")
 _PLAIN = [each.name for each in fields(TurnRecord) if each.name != "usage"]
-_COLUMNS = [*_PLAIN, *_USAGE, "list_price"]
+_COLUMNS = [*_PLAIN, *_USAGE]
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS turns (id INTEGER PRIMARY KEY, {", ".join(_COLUMNS)});
@@ -145,7 +145,7 @@ class Ledger:
     def _add(self, cursor: Any, record: TurnRecord) -> None:
         row = asdict(record, filter=lambda attribute, _: attribute.name != "usage")
         usage, price = asdict(record.usage), record.list_price
-        row.update({name: json.dumps(row[name]) for name in _JSON}, **usage, list_price=price)
+        row.update({name: json.dumps(row[name]) for name in _JSON}, **usage)
         _insert(cursor, "turns", row)
         turn = cursor.lastrowid
         hour = {
@@ -236,7 +236,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 def _record(row: tuple[Any, ...]) -> TurnRecord:
     told = dict(zip(_COLUMNS, row, strict=True))
-    del told["list_price"]  # a property; the stored one is for SQL
     usage = Usage(*(told.pop(name) for name in _USAGE))
     told.update({name: json.loads(told[name]) for name in _JSON})
     return TurnRecord(**told, usage=usage)

@@ -9,8 +9,6 @@ from attrs import field, frozen
 
 from claudeproxy.messages import Usage
 
-from .prices import list_price
-
 LONGEST_NAME = 64
 """Characters of a client's name that are kept."""
 
@@ -64,11 +62,9 @@ class TurnRecord:
     paid_by: str | None = None
     """``plan``, ``paid`` or ``other``; ``None`` if it is not known, or nothing was asked."""
 
-    @property
-    def list_price(self) -> float | None:
-        """US dollars that its tokens cost at Anthropic's list prices; ``None`` if they are not
-        known for its model."""
-        return 0.0 if self.usage == Usage() else list_price(self.answered_by, self.usage)
+    list_price: float | None = 0.0
+    """US dollars that its answers cost at Anthropic's list prices; ``None`` if they are not known
+    for its model."""
 
 
 COUNTED = ("input_tokens", "cache_write_tokens", "output_tokens")

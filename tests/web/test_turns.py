@@ -233,3 +233,12 @@ async def test_a_client_whose_name_is_no_text(double: Daemon) -> None:
     await treq.content(response)
     [told] = (await get(double, "/v1/usage/turns"))["data"]
     assert (told["client"], told["outcome"]) == ("\ufffd\ufffdX", "ok")
+
+
+@ensureDeferred
+async def test_several_short_prompts_are_not_priced_as_a_long_one(make_daemon: Any) -> None:
+    daemon = await make_daemon()
+    text = "[[usage input_tokens=60000 output_tokens=0]] [[say x]]"
+    told = await receipt(daemon, await ask(daemon, text, model="claude-haiku-5-5", n=2))
+    assert told["usage"]["input_tokens"] == 120_000
+    assert told["list_price_usd"] == pytest.approx(0.012)
