@@ -39,7 +39,8 @@ class TurnRecord:
     """How it was served: the ``x-claudemax-process`` of its reply."""
     answers: int = 1
     usage: Usage = field(factory=Usage)
-    """What upstream counted, with repairs; of an answer that was given up, only its input."""
+    """What upstream counted, with repairs; of an answer that ended early, its output is estimated
+    at four characters a token."""
     body_bytes: int = 0
     """Of the client's request."""
     cli_bytes: int = 0

@@ -133,7 +133,7 @@ async def test_a_second_answer_for_a_schema_counts_as_well(
 @ensureDeferred
 async def test_clients_that_leave_and_clients_that_are_refused(double: Daemon) -> None:
     running = double.api.journal.running
-    messages = [{"role": "user", "content": "[[middle silence]]"}]
+    messages = [{"role": "user", "content": f"[[middle silence]] {'x' * 400}"}]
     body = json.dumps({"model": "haiku", "messages": messages, "stream": True})
     endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", double.port[0].getHost().port)
     client = await connectProtocol(endpoint, Protocol())
@@ -147,6 +147,7 @@ async def test_clients_that_leave_and_clients_that_are_refused(double: Daemon) -
     await until(lambda: not running)
     left = (await get(double, "/v1/usage/turns?limit=2"))["data"][1]  # it arrived first
     assert (left["outcome"], left["usage"]["input_tokens"]) == ("client left", 7)
+    assert left["usage"]["output_tokens"] > 100  # the CLI's count comes with the end only
 
 
 @ensureDeferred
