@@ -29,8 +29,8 @@ class Quota:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing is left."""
-        return self.used >= self.limit
+        """Whether nothing is left. Shares are sums of floats."""
+        return round(self.used, 6) >= self.limit
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""

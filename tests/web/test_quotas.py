@@ -135,6 +135,15 @@ def test_what_others_use_does_not_count_for_a_turn_that_was_refused(quotas: Quot
     assert [quotas.of(key, shares)[0].used for key in "ab"] == [pytest.approx(40), 0]
 
 
+def test_a_share_is_used_up_at_its_limit(quotas: Quotas) -> None:
+    window(quotas, 0.2, NOON + 3600)
+    for before, after in ((0.2, 0.21), (0.21, 0.27), (0.27, 0.3)):  # sums to 0.09999999999999998
+        quotas.heard(
+            evolve(TURN, windows_before={"five_hour": before}, windows_after={"five_hour": after})
+        )
+    assert "10 %" in refusal(quotas, Rules(shares={"five_hour": 0.1})).message
+
+
 @pytest.mark.parametrize(
     ("dialect", "expected"),
     [
@@ -443,4 +452,5 @@ async def test_the_sdk_waits_no_day(
     await deferToThread(create, model="haiku", messages=[message])
     with pytest.raises(openai.RateLimitError, match="requests/day"):
         await deferToThread(create, model="haiku", messages=[message])
-    assert daemon.api.journal.running == {}
+    _, told = await get(daemon, "app", "/v1/usage/turns")
+    assert [turn["status"] for turn in told["data"]] == [429, 200]
