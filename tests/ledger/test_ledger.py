@@ -7,13 +7,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import Ledger, Report
+from claudeproxy.ledger.ledger import Hour, Ledger, Report
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
@@ -207,3 +208,18 @@ async def test_a_turn_that_cannot_be_added_fails_nobody(
 )
 def test_the_name_of_a_client(user_agent: bytes | None, name: str) -> None:
     assert client_name(user_agent) == name
+
+
+@pytest.mark.alone
+def test_years_are_added_up_at_once() -> None:
+    """The reactor waits meanwhile: it had been 7 s, for each session looked through all of them."""
+    row = Hour(
+        hour=0, key="", model="", client="", turns=1, failed=0, paid=0, unpriced=0, list_price=0.5,
+        saved=0.0, usage=Usage(1, 1),
+    )  # fmt: skip
+    hours = [evolve(row, hour=hour * HOUR) for hour in range(9600) for _ in range(3)]
+    began = perf_counter()
+    sessions = by_session(hours)
+    assert perf_counter() - began < 0.75
+    assert len(sessions) == 1920
+    assert {sums.turns for sums in sessions.values()} == {15}
