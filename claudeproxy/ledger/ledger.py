@@ -149,7 +149,7 @@ class Ledger:
         _insert(cursor, "turns", row)
         turn = cursor.lastrowid
         hour = {
-            "hour": int(record.time) // HOUR * HOUR,
+            "hour": _hour_of(record.time),
             "key": record.key or "",
             "model": record.answered_by or record.model,
             "client": record.client,
@@ -167,6 +167,12 @@ class Ledger:
         old = self._now() - self._max_age
         cursor.execute("DELETE FROM turns WHERE time < ?", (old,))
         cursor.execute("DELETE FROM hours WHERE hour < ?", (old,))
+
+
+def _hour_of(when: float) -> int:
+    """When the local hour began: in India, at half past."""
+    east = time.localtime(when).tm_gmtoff
+    return (int(when) + east) // HOUR * HOUR - east
 
 
 def _insert(cursor: Any, table: str, row: Mapping[str, Any], more: str = "") -> None:

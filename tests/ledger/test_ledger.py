@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 from attrs import evolve
@@ -20,7 +21,7 @@ from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
 
 HOUR = 3600
-NOW = 1000 * HOUR
+NOW = int(datetime(1970, 2, 11, 16).timestamp())
 
 
 class Clock:
@@ -77,8 +78,8 @@ REFUSED = TurnRecord(
 )  # fmt: skip
 
 
-def turn(number: int, time: float = NOW, **more: object) -> TurnRecord:
-    return evolve(FULL, request_id=f"req_{number}", time=time, **more)
+def turn(number: int, when: float = NOW, **more: object) -> TurnRecord:
+    return evolve(FULL, request_id=f"req_{number}", time=when, **more)
 
 
 @ensureDeferred
@@ -136,6 +137,28 @@ async def test_sessions_of_five_hours(ledger: Ledger) -> None:
         first + 5 * HOUR: 2,
     }
     assert by_session([]) == {}
+
+
+@pytest.fixture
+def in_india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@ensureDeferred
+async def test_days_begin_at_midnight_where_hours_begin_at_half_past(
+    ledger: Ledger, clock: Clock, in_india: None
+) -> None:
+    midnight = datetime(2027, 1, 31).timestamp()
+    clock.now = midnight
+    for number, seconds in enumerate((-1, 0, 1799, 3599, 3600)):
+        await ledger.add(turn(number, midnight + seconds))
+    hours = await ledger.hours(midnight)
+    assert [(row.hour - midnight, row.turns) for row in hours] == [(0, 3), (3600, 1)]
+    assert {day(row) for row in hours} == {"2027-01-31"}
 
 
 @ensureDeferred
@@ -218,8 +241,8 @@ def test_years_are_added_up_at_once() -> None:
         saved=0.0, usage=Usage(1, 1),
     )  # fmt: skip
     hours = [evolve(row, hour=hour * HOUR) for hour in range(9600) for _ in range(3)]
-    began = perf_counter()
+    began = time.perf_counter()
     sessions = by_session(hours)
-    assert perf_counter() - began < 0.75
+    assert time.perf_counter() - began < 0.75
     assert len(sessions) == 1920
     assert {sums.turns for sums in sessions.values()} == {15}
