@@ -26,7 +26,7 @@ from claudeproxy.testing import fake_cli
 from claudeproxy.web.gate import EXPOSED
 from claudeproxy.web.key_rules import Rules
 from claudeproxy.web.keys import KeyFileError
-from claudeproxy.web.keys_file import KeysFile
+from claudeproxy.web.keys_file import SETTLED, KeysFile
 from claudeproxy.web.quotas import Quota, Quotas, headers
 
 NOON = datetime(2027, 1, 31, 12, 0, 30).timestamp()
@@ -193,6 +193,8 @@ def write(tmp_path: Path) -> Callable[..., str]:
         new = tmp_path / "keys.new"
         new.write_text(text)
         new.chmod(mode)
+        saved = new.stat().st_mtime - SETTLED
+        os.utime(new, (saved, saved))
         os.replace(new, path)
         return str(path)
 
@@ -225,6 +227,27 @@ def test_a_file_that_is_gone_changes_nothing(write: Callable[..., str]) -> None:
     keys = KeysFile(path := write("a: 1\n"))
     os.remove(path)
     assert keys().name_of(["1"]) == "a"
+
+
+def test_a_file_half_written_changes_nothing(write: Callable[..., str]) -> None:
+    keys = KeysFile(path := write("a: 1\nb: 23456 requests=1/day\n"), now := Time())
+    with open(path, "w") as file:
+        file.write("a: 9\nb: 234")
+        file.flush()
+        now.now = os.stat(path).st_mtime
+        assert [keys().name_of([key]) for key in ("1", "9", "234", "23456")] == ["a", None, None, "b"]
+        assert keys().rules_of("b") == Rules(requests={"day": 1})
+        file.write("56 requests=2/day\n")
+    now.now = os.stat(path).st_mtime + 2 * SETTLED
+    assert [keys().name_of([key]) for key in ("1", "9", "234", "23456")] == [None, "a", None, "b"]
+    assert keys().rules_of("b") == Rules(requests={"day": 2})
+
+
+def test_a_file_from_the_future_counts(write: Callable[..., str]) -> None:
+    keys = KeysFile(path := write("a: 1\n"), now := Time())
+    write("a: 2\n")
+    os.utime(path, (now() + 1000, now() + 1000))
+    assert keys().name_of(["2"]) == "a"
 
 
 def test_a_bad_file_at_start(write: Callable[..., str]) -> None:
