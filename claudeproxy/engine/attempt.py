@@ -72,7 +72,8 @@ class Attempt:
         self.withheld: list[Event] = []
         self.placement = ""
         self.spent = Usage()
-        """What upstream has counted so far; of an answer that was given up, only its input."""
+        """What upstream has counted so far; of an answer that was given up, the output is our
+        estimate."""
         self.sent = 0
         """Bytes written to the process."""
         self.awaits_billing = False
@@ -140,6 +141,8 @@ class Attempt:
         assert self._placement is not None
         process, keeper = self._placement.kept.process, self._context.keeper
         process.listener = None
+        if not isinstance(end, Finished) and self._begun:
+            self.spent = self._estimated()
         self._flow.detach(process)
         self.sent += process.sent
         held: Message | None = None
@@ -231,10 +234,13 @@ class Attempt:
         return out
 
     def _cut(self, stop: str) -> Finished:
-        """End the answer here. The upstream's own count will not arrive, so the tokens are
-        estimated, at four characters each."""
-        written = max(1, self.answer.size() // 4)
-        return Finished("stop_sequence", stop, evolve(self.spent, output_tokens=written))
+        """End the answer here."""
+        return Finished("stop_sequence", stop, self._estimated())
+
+    def _estimated(self) -> Usage:
+        """What an answer cost that ends early, so that the upstream's own count of its output will
+        not arrive: four characters a token."""
+        return evolve(self.spent, output_tokens=max(1, self.answer.size() // 4))
 
     def _expire(self, failure: Failure) -> None:
         if self._ended.called:

@@ -16,7 +16,8 @@ STABLE = {f"claude-{family}-4": family for family in FAMILIES}
 """The ids of ``claude-max-api-proxy``: each is the current model of its family."""
 
 _PREFIXES = ("openai/", "anthropic/", "claude-code-cli/")
-_FULL_ID = re.compile(r"claude-[a-z0-9][a-z0-9.-]*(\[1m\])?$")
+_FULL_ID = re.compile(r"claude-[a-z0-9][a-z0-9.-]{0,80}(\[1m\])?")
+_DATE = re.compile(r"-20\d{6}(?=\[1m\]|$)")
 
 
 @frozen
@@ -82,20 +83,23 @@ class Catalogue:
 
     def is_one_of(self, name: str, names: Iterable[str]) -> bool:
         """Whether the model that a client calls ``name`` is one of ``names``: the same model under
-        any name, or of a family among them.
+        any name, dated or not, or of a family among them, which is a word such as ``opus``.
 
         :raises FailureError: as :meth:`resolve` does for ``name``.
         """
-        resolved = self.resolve(name).resolved
-        return any(
-            one in resolved if one in FAMILIES else self._resolved(one) == resolved for one in names
-        )
+        asked = self._undated(name)
+        return any(self._covers(one, asked) for one in names)
 
-    def _resolved(self, name: str) -> str | None:
+    def _covers(self, name: str, undated: str) -> bool:
+        if name.isalpha() and name not in self._aliases and f"-{name}-" in f"{undated}-":
+            return True
         try:
-            return self.resolve(name).resolved
+            return self._undated(name) == undated
         except FailureError:
-            return None
+            return False
+
+    def _undated(self, name: str) -> str:
+        return _DATE.sub("", self.resolve(name).resolved)
 
     def resolve(self, name: str) -> ModelInfo:
         """The model that a client calls ``name``.
@@ -114,7 +118,7 @@ class Catalogue:
                 return ModelInfo(
                     name, name, model.title, model.efforts, model.adaptive, model.thinking_off
                 )
-        if name in FAMILIES or _FULL_ID.match(name):
+        if name in FAMILIES or _FULL_ID.fullmatch(name):
             return guess_model(name)
         raise FailureError(
             Failure(

@@ -80,9 +80,15 @@ class TurnGroup:
         return self._turns[0].placement
 
     @property
+    def answers(self) -> list[Usage]:
+        """What upstream has counted for each answer that it was asked for, repeated ones
+        included."""
+        return [spent for turn in self._turns for spent in turn.answers]
+
+    @property
     def spent(self) -> Usage:
-        """What upstream has counted, for all that was asked of it."""
-        return sum((turn.spent for turn in self._turns), Usage())
+        """All of it together."""
+        return sum(self.answers, Usage())
 
     @property
     def sent(self) -> int:

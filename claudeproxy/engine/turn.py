@@ -54,9 +54,9 @@ class Turn:
         return self._attempts[-1].placement if self._attempts else ""
 
     @property
-    def spent(self) -> Usage:
-        """What upstream has counted, for all that was asked of it."""
-        return sum((attempt.spent for attempt in self._attempts), Usage())
+    def answers(self) -> list[Usage]:
+        """What upstream has counted for each answer that it was asked for."""
+        return [attempt.spent for attempt in self._attempts]
 
     @property
     def sent(self) -> int:

@@ -33,7 +33,7 @@ HOUR = 3600
 _USAGE = [each.name for each in fields(Usage)]
 _JSON = ("windows_before", "windows_after")
 _PLAIN = [each.name for each in fields(TurnRecord) if each.name != "usage"]
-_COLUMNS = [*_PLAIN, *_USAGE, "list_price"]
+_COLUMNS = [*_PLAIN, *_USAGE]
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS turns (id INTEGER PRIMARY KEY, {", ".join(_COLUMNS)});
@@ -133,11 +133,11 @@ class Ledger:
 
     def shares(self, since: float) -> Deferred[list[Report]]:
         """The used shares of the plan's windows before and after each turn that arrived since
-        ``since``, in the order in which they were over."""
+        ``since`` and got a process, in the order in which they were over."""
         return self._database.run(_shares, since)
 
     def spent_by_keys(self, since: float) -> Deferred[dict[str, tuple[int, int]]]:
-        """Turns and counted tokens of each key since ``since``."""
+        """Turns that got a process and counted tokens of each key since ``since``."""
         return self._database.run(_spent_by_keys, since)
 
     # -- in the thread --
@@ -145,11 +145,11 @@ class Ledger:
     def _add(self, cursor: Any, record: TurnRecord) -> None:
         row = asdict(record, filter=lambda attribute, _: attribute.name != "usage")
         usage, price = asdict(record.usage), record.list_price
-        row.update({name: json.dumps(row[name]) for name in _JSON}, **usage, list_price=price)
+        row.update({name: json.dumps(row[name]) for name in _JSON}, **usage)
         _insert(cursor, "turns", row)
         turn = cursor.lastrowid
         hour = {
-            "hour": int(record.time) // HOUR * HOUR,
+            "hour": _hour_of(record.time),
             "key": record.key or "",
             "model": record.answered_by or record.model,
             "client": record.client,
@@ -167,6 +167,12 @@ class Ledger:
         old = self._now() - self._max_age
         cursor.execute("DELETE FROM turns WHERE time < ?", (old,))
         cursor.execute("DELETE FROM hours WHERE hour < ?", (old,))
+
+
+def _hour_of(when: float) -> int:
+    """When the local hour began: in India, at half past."""
+    east = time.localtime(when).tm_gmtoff
+    return (int(when) + east) // HOUR * HOUR - east
 
 
 def _insert(cursor: Any, table: str, row: Mapping[str, Any], more: str = "") -> None:
@@ -201,10 +207,13 @@ def _hours(cursor: Any, since: float) -> list[Hour]:
     ]
 
 
+_TAKEN = "placement <> ''"
+
+
 def _shares(cursor: Any, since: float) -> list[Report]:
     cursor.execute(
         "SELECT time, key, windows_before, windows_after FROM turns"
-        " WHERE time >= ? AND windows_after <> '{}' ORDER BY id",
+        f" WHERE time >= ? AND {_TAKEN} AND windows_after <> '{{}}' ORDER BY +id",
         (since,),
     )
     return [
@@ -217,7 +226,7 @@ def _spent_by_keys(cursor: Any, since: float) -> dict[str, tuple[int, int]]:
     tokens = " + ".join(f"sum({name})" for name in COUNTED)
     cursor.execute(
         f"SELECT key, count(*), {tokens} FROM turns"
-        " WHERE time >= ? AND key IS NOT NULL GROUP BY key",
+        f" WHERE time >= ? AND {_TAKEN} AND key IS NOT NULL GROUP BY key",
         (since,),
     )
     return {key: (turns, spent) for key, turns, spent in cursor.fetchall()}
@@ -233,7 +242,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 def _record(row: tuple[Any, ...]) -> TurnRecord:
     told = dict(zip(_COLUMNS, row, strict=True))
-    del told["list_price"]  # a property; the stored one is for SQL
     usage = Usage(*(told.pop(name) for name in _USAGE))
     told.update({name: json.loads(told[name]) for name in _JSON})
     return TurnRecord(**told, usage=usage)

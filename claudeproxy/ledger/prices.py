@@ -73,8 +73,10 @@ def price_of(model: str | None) -> Price | None:
     return PRICES.get(re.sub(r"-20\d{6}$|\[1m\]$", "", model or ""))
 
 
-def list_price(model: str | None, usage: Usage) -> float | None:
-    """What one answer would have cost at list price, in US dollars; ``None`` if its model's price
-    is not known."""
+def list_price(model: str | None, *answers: Usage) -> float | None:
+    """What these answers would have cost at list price, in US dollars; ``None`` if their model's
+    price is not known. One by one: whether a prompt is long is a matter of each."""
     price = price_of(model)
-    return None if price is None else price.of(usage)
+    if answers.count(Usage()) == len(answers):
+        return 0.0
+    return None if price is None else sum(map(price.of, answers))

@@ -9,8 +9,6 @@ from attrs import field, frozen
 
 from claudeproxy.messages import Usage
 
-from .prices import list_price
-
 LONGEST_NAME = 64
 """Characters of a client's name that are kept."""
 
@@ -41,7 +39,8 @@ class TurnRecord:
     """How it was served: the ``x-claudemax-process`` of its reply."""
     answers: int = 1
     usage: Usage = field(factory=Usage)
-    """What upstream counted, with repairs; of an answer that was given up, only its input."""
+    """What upstream counted, with repairs; of an answer that ended early, its output is estimated
+    at four characters a token."""
     body_bytes: int = 0
     """Of the client's request."""
     cli_bytes: int = 0
@@ -64,11 +63,9 @@ class TurnRecord:
     paid_by: str | None = None
     """``plan``, ``paid`` or ``other``; ``None`` if it is not known, or nothing was asked."""
 
-    @property
-    def list_price(self) -> float | None:
-        """US dollars that its tokens cost at Anthropic's list prices; ``None`` if they are not
-        known for its model."""
-        return 0.0 if self.usage == Usage() else list_price(self.answered_by, self.usage)
+    list_price: float | None = 0.0
+    """US dollars that its answers cost at Anthropic's list prices; ``None`` if they are not known
+    for its model."""
 
 
 COUNTED = ("input_tokens", "cache_write_tokens", "output_tokens")
@@ -80,9 +77,9 @@ def counted_tokens(usage: Usage) -> int:
     return sum(getattr(usage, name) for name in COUNTED)
 
 
-def client_name(user_agent: str | None) -> str:
+def client_name(user_agent: bytes | None) -> str:
     """The first product of a ``User-Agent`` without its version: ``OpenAI/Python 1.99`` is
     ``OpenAI/Python``, ``curl/8.5`` is ``curl``. Empty if there is none."""
-    product = (user_agent or "").split(" ", 1)[0]
+    product = (user_agent or b"").decode("utf-8", "replace").split(" ", 1)[0]
     name = re.sub(r"/v?\d.*", "", product)[:LONGEST_NAME]
     return "".join(c if c.isprintable() else "?" for c in name)

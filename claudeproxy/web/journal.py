@@ -10,6 +10,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
 from claudeproxy.engine.engine import Engine
+from claudeproxy.ledger.prices import list_price
 from claudeproxy.ledger.record import OTHER, PAID, PLAN, TurnRecord
 from claudeproxy.messages import Usage
 
@@ -81,6 +82,7 @@ class Journal:
             record = evolve(
                 record,
                 usage=group.spent,
+                list_price=list_price(record.answered_by, *group.answers),
                 cli_bytes=group.sent,
                 queue_ms=group.queued * 1000,
                 paid_by=OTHER if asked and not quota.applies else paid_by,

@@ -77,6 +77,7 @@ def parse(text: str) -> Keys:
     :raises KeyFileError: when it holds no key, or anything else.
     """
     keys: dict[str, str] = {}
+    names: dict[str, str] = {}
     rules: dict[str, Rules] = {}
     named = True
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
@@ -93,7 +94,9 @@ def parse(text: str) -> Keys:
                 f"line {number} gives {name} a second key" if colon else
                 f"line {number} is a second key without a name: write NAME: KEY"
             )  # fmt: skip
-        keys[name] = key
+        if key in names:
+            raise KeyFileError(f"line {number} gives {name} the key of {names[key]}")
+        keys[name], names[key] = key, name
         try:
             rules[name] = key_rules.parse(more)
         except ValueError as error:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 
 from twisted.logger import Logger
 
 from .keys import KeyFileError, Keys, read
+
+
+SETTLED = 0.5
+"""Seconds for which a changed file must have been left alone to be read: it may be half written,
+and the first half of a key is a key."""
 
 
 class KeysFile:
@@ -14,17 +21,21 @@ class KeysFile:
 
     log = Logger()
 
-    def __init__(self, path: str) -> None:
-        """:raises KeyFileError: when it cannot be used."""
+    def __init__(self, path: str, now: Callable[[], float] = time.time) -> None:
+        """``now``: epoch seconds.
+
+        :raises KeyFileError: when it cannot be used.
+        """
         self._path = path
+        self._now = now
         self._seen = self._stat()
         self._keys = read(path)
 
     def __call__(self) -> Keys:
         """The keys. If the file has changed and cannot be used as it is now, those before, and a
-        line in the log: nobody is let in, or locked out, by a file half written."""
+        line in the log."""
         seen = self._stat()
-        if seen != self._seen:
+        if seen != self._seen and not self._is_fresh(seen):
             self._seen = seen
             try:
                 self._keys = read(self._path)
@@ -36,6 +47,9 @@ class KeysFile:
             else:
                 self.log.info("{path}: {n} keys", path=self._path, n=len(self._keys.rules))
         return self._keys
+
+    def _is_fresh(self, seen: tuple[int, ...]) -> bool:
+        return bool(seen) and 0 <= self._now() - seen[0] / 1e9 < SETTLED
 
     def _stat(self) -> tuple[int, ...]:
         """What changes with the file; a call takes two microseconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -29,8 +29,8 @@ class Quota:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing is left."""
-        return self.used >= self.limit
+        """Whether nothing is left. Shares are sums of floats."""
+        return round(self.used, 6) >= self.limit
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -92,13 +92,23 @@ class Quotas:
         if full:
             raise FailureError(_used_up(key, full, self._engine.now()))
 
-    def asked(self, key: str) -> None:
-        """A request of ``key`` has been taken."""
-        for name in PERIODS:
-            self._count(key, name).requests += 1
+    def asked(self, key: str) -> Callable[[], None]:
+        """A request of ``key`` has been taken. What is returned takes it back, for one that is
+        refused after all."""
+        counts = [self._count(key, name) for name in PERIODS]
+        for count in counts:
+            count.requests += 1
+
+        def undo() -> None:
+            for count in counts:
+                count.requests -= 1
+
+        return undo
 
     def heard(self, record: TurnRecord) -> None:
         """A turn is over."""
+        if not record.placement:
+            return  # it was refused: what the windows report is the doing of others
         if record.key is not None:
             for name in PERIODS:
                 self._count(record.key, name).tokens += counted_tokens(record.usage)

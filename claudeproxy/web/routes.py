@@ -23,13 +23,14 @@ from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.messages import Failure, FailureError, Kind
 
 from . import stored_responses, usage
+from .access_log import facts
 from .bodies import read_json
 from .fairness import TimeSlice, no_collector
 from .gate import Gate
 from .handler import TurnHandler
 from .journal import Journal
 from .json_replies import refuse, reply, request_id
-from .key_rules import Rules, not_for
+from .key_rules import not_for
 from .models import model_list, model_object
 from .ollama import OllamaAPI
 from .pages import Status, health
@@ -136,7 +137,8 @@ class API:
         time_slice = TimeSlice(self._reactor)
         body = read_json(request)
         await time_slice.give_way()
-        past = await stored_responses.past(self._store, responses.references(body))
+        key = facts(request).key
+        past = await stored_responses.past(self._store, responses.references(body), key)
         with no_collector():
             parsed = responses.read(body, _ident(request), _now(), past, _now)
         await time_slice.give_way()
@@ -144,7 +146,7 @@ class API:
 
         def keep(response: dict[str, Any]) -> None:
             assert store is not None
-            store.put(Stored(response, parsed.items, parsed.previous))
+            store.put(Stored(response, parsed.items, parsed.previous, key))
 
         return await self._handler.serve(
             request, "responses", parsed, keep if parsed.keep else None
@@ -154,7 +156,8 @@ class API:
     async def count_response_tokens(self, request: Request) -> bytes:
         """An estimate: see :func:`~claudeproxy.dialects.responses.count`."""
         body = read_json(request)
-        past = await stored_responses.past(self._store, responses.references(body))
+        wanted = responses.references(body)
+        past = await stored_responses.past(self._store, wanted, facts(request).key)
         model, tokens = responses.count(body, past)
         try:
             if model is not None:
@@ -180,7 +183,7 @@ class API:
         """A stored response."""
         if b"true" in request.args.get(b"stream", ()):
             raise FailureError.invalid("stored responses are not streamed", "stream")
-        found = await self._store.get(ident) if self._store else None
+        found = await self._store.get(ident, facts(request).key) if self._store else None
         if found is None:
             raise self._no_response(ident)
         return reply(request, found.response)
@@ -188,7 +191,7 @@ class API:
     @_route("/responses/<ident>/input_items", "GET")
     async def input_items(self, request: Request, ident: str) -> bytes:
         """The input of a stored response, including the responses before it."""
-        items = await stored_responses.input_items(self._store, ident)
+        items = await stored_responses.input_items(self._store, ident, facts(request).key)
         if items is None:
             raise self._no_response(ident)
         query = {n.decode("latin-1"): v[-1].decode("latin-1") for n, v in request.args.items()}
@@ -197,7 +200,8 @@ class API:
     @_route("/responses/<ident>", "DELETE")
     async def delete_response(self, request: Request, ident: str) -> bytes:
         """Delete a stored response."""
-        if self._store is None or not await self._store.delete(ident):
+        key = facts(request).key
+        if self._store is None or not await self._store.delete(ident, key):
             raise self._no_response(ident)
         return reply(request, {"id": ident, "object": "response", "deleted": True})
 
@@ -216,7 +220,7 @@ class API:
     @_route("/models", "GET")
     def models(self, request: Request) -> bytes:
         """The models that are known now, and that the sender may use."""
-        _, rules = self._sender(request)
+        _, rules = self._gate.sender(request.requestHeaders)
         known = self._engine.catalogue
         return reply(
             request,
@@ -234,14 +238,10 @@ class API:
     def model(self, request: Request, name: str) -> bytes:
         """One model, by any name that a request may use for it."""
         entry = self._engine.catalogue.entry(name)
-        key, rules = self._sender(request)
+        key, rules = self._gate.sender(request.requestHeaders)
         if rules.models and not self._engine.catalogue.is_one_of(name, rules.models):
             raise FailureError(not_for(str(key), name))
         return reply(request, model_object(self._engine.catalogue, entry))
-
-    def _sender(self, request: Request) -> tuple[str | None, Rules]:
-        key = self._gate.key_name(request.requestHeaders)
-        return key, self._gate.rules(key)
 
     @_route("/usage", "GET")
     async def usage(self, request: Request) -> bytes:
@@ -317,7 +317,7 @@ def _no_route(request: Request) -> Failure:
 
 def _number(request: Request, name: bytes, default: int, most: int) -> int:
     text = request.args.get(name, [b"%d" % default])[-1]
-    if not text.isdigit() or not 1 <= int(text[:9]) <= most:
+    if not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
         field = name.decode()
         raise FailureError.invalid(f"{field} must be an integer from 1 to {most}", field)
     return int(text)

@@ -49,10 +49,10 @@ async def turns(ledger: Ledger, limit: int, before: float | None) -> dict[str, A
 def receipt(record: TurnRecord) -> dict[str, Any]:
     """One turn, as JSON."""
     told = asdict(record)
-    spent = Totals(1, usage=record.usage, list_price=record.list_price or 0.0).as_dict()
+    spent = Totals(usage=record.usage).as_dict()
     for name in ("turns", "failed", "paid_turns", "unpriced_turns", "list_price_usd", "saved_usd"):
         del spent[name]
-    price = record.list_price
+    price = told.pop("list_price")
     return {
         "object": "turn",
         **told,

@@ -37,7 +37,7 @@ def test_names(asked: str, told: str) -> None:
     assert names.resolve(asked).name == told
 
 
-@pytest.mark.parametrize("asked", ["gpt-4", "", "claude", "claude-", "../opus", "Opus", "x" * 9999])
+@pytest.mark.parametrize("asked", ["gpt-4", "", "claude", "claude-", "../opus", "Opus", "x" * 9999, "claude-" + "x" * 999, "claude-opus-4-1\n"])
 def test_names_of_nothing(asked: str) -> None:
     with pytest.raises(FailureError) as refused:
         catalogue().resolve(asked)
@@ -83,3 +83,29 @@ def test_a_list_that_is_the_same_is_not_news() -> None:
     assert names.learn(parse_models(MODELS))
     assert not names.learn(parse_models(MODELS))
     assert names.learn(parse_models(MODELS[:1]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "is_it"),
+    [
+        ("claude-haiku-4-5-20251001", "claude-haiku-4-5", True),
+        ("claude-haiku-4-5", "claude-haiku-4-5-20251001", True),
+        ("haiku", "claude-haiku-5-5-20260102", True),
+        ("claude-haiku-4-5[1m]", "claude-haiku-4-5", False),
+        ("claude-haiku-4-5-20251001[1m]", "claude-haiku-4-5[1m]", True),
+        ("claude-haiku-4-5", "haiku", True),
+        ("claude-3-5-haiku-20241022", "haiku", True),
+        ("claude-fable-5-2", "fable", True),
+        ("claude-fable-5-2", "opus", False),
+        ("claude-opus-4", "opus", True),
+        ("claude-opus-5-5", "claude-opus-4", True),
+        ("mine", "haiku", False),
+        ("mine", "mine", True),
+        ("opus", "mine", True),
+        ("opus", "nothing", False),
+        ("opus", "claude", False),
+        ("claude-opus-4-1", "mine", False),
+    ],
+)
+def test_whether_a_model_is_one_of_a_list(asked: str, name: str, is_it: bool) -> None:
+    assert catalogue(mine="opus").is_one_of(asked, ["no-such", name]) is is_it

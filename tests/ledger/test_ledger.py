@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,13 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import Ledger, Report
+from claudeproxy.ledger.ledger import Hour, Ledger, Report
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
 
 HOUR = 3600
-NOW = 1000 * HOUR
+NOW = int(datetime(1970, 2, 11, 16).timestamp())
 
 
 class Clock:
@@ -68,6 +70,7 @@ FULL = TurnRecord(
     windows_before={"five_hour": 0.1},
     windows_after={"five_hour": 0.2, "seven_day": 0.1},
     paid_by=PLAN,
+    list_price=0.7,
 )
 REFUSED = TurnRecord(
     time=NOW - 5, request_id="req_2", dialect="messages", model="opus", status=429,
@@ -75,8 +78,8 @@ REFUSED = TurnRecord(
 )  # fmt: skip
 
 
-def turn(number: int, time: float = NOW, **more: object) -> TurnRecord:
-    return evolve(FULL, request_id=f"req_{number}", time=time, **more)
+def turn(number: int, when: float = NOW, **more: object) -> TurnRecord:
+    return evolve(FULL, request_id=f"req_{number}", time=when, **more)
 
 
 @ensureDeferred
@@ -96,20 +99,21 @@ async def test_a_turn_comes_back_as_it_was(ledger: Ledger) -> None:
     assert await ledger.spent_by_keys(NOW) == {}
 
 
+UNPRICED = {"answered_by": "x", "list_price": None}
+
+
 @ensureDeferred
 async def test_hours_are_sums(ledger: Ledger) -> None:
-    for number, more in enumerate(({}, {"paid_by": PAID}, {"answered_by": "x"}, {"client": "y"})):
+    for number, more in enumerate(({}, {"paid_by": PAID}, UNPRICED, {"client": "y"})):
         await ledger.add(turn(number, **more))
     await ledger.add(evolve(REFUSED, time=NOW - HOUR))
     hours = await ledger.hours(NOW - HOUR)
     assert [row.hour for row in hours] == [NOW - HOUR, NOW, NOW, NOW]
     assert await ledger.hours(NOW) == hours[1:]
-    price = FULL.list_price
-    assert price is not None and price > 0
     total = Totals.of(hours)
     assert (total.turns, total.failed, total.paid, total.unpriced) == (5, 1, 1, 1)
-    assert total.list_price == pytest.approx(3 * price)
-    assert total.saved == pytest.approx(2 * price)
+    assert total.list_price == pytest.approx(3 * 0.7)
+    assert total.saved == pytest.approx(2 * 0.7)
     assert total.usage == Usage(400_000, 4000, 40_000, 16_000, 200, 4000)
     assert total.cache_share == pytest.approx(40_000 / 456_000) == 0.0877192982
     told = total.as_dict()
@@ -133,6 +137,28 @@ async def test_sessions_of_five_hours(ledger: Ledger) -> None:
         first + 5 * HOUR: 2,
     }
     assert by_session([]) == {}
+
+
+@pytest.fixture
+def in_india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@ensureDeferred
+async def test_days_begin_at_midnight_where_hours_begin_at_half_past(
+    ledger: Ledger, clock: Clock, in_india: None
+) -> None:
+    midnight = datetime(2027, 1, 31).timestamp()
+    clock.now = midnight
+    for number, seconds in enumerate((-1, 0, 1799, 3599, 3600)):
+        await ledger.add(turn(number, midnight + seconds))
+    hours = await ledger.hours(midnight)
+    assert [(row.hour - midnight, row.turns) for row in hours] == [(0, 3), (3600, 1)]
+    assert {day(row) for row in hours} == {"2027-01-31"}
 
 
 @ensureDeferred
@@ -190,17 +216,33 @@ async def test_a_turn_that_cannot_be_added_fails_nobody(
 @pytest.mark.parametrize(
     ("user_agent", "name"),
     [
-        ("OpenAI/Python 1.99.1", "OpenAI/Python"),
-        ("AsyncAnthropic/Python 0.70", "AsyncAnthropic/Python"),
-        ("curl/8.5.0", "curl"),
-        ("claude-cli/2.1.332 (external, cli)", "claude-cli"),
-        ("ai/5.0 runtime/node", "ai"),
-        ("Tool/v2.0", "Tool"),
-        ("\x1b[31mX", "?[31mX"),
-        ("x" * 100, "x" * 64),
-        ("", ""),
+        (b"OpenAI/Python 1.99.1", "OpenAI/Python"),
+        (b"AsyncAnthropic/Python 0.70", "AsyncAnthropic/Python"),
+        (b"curl/8.5.0", "curl"),
+        (b"claude-cli/2.1.332 (external, cli)", "claude-cli"),
+        (b"ai/5.0 runtime/node", "ai"),
+        (b"Tool/v2.0", "Tool"),
+        (b"\x1b[31mX", "?[31mX"),
+        (b"\xffX/1", "\ufffdX"),
+        (b"x" * 100, "x" * 64),
+        (b"", ""),
         (None, ""),
     ],
 )
-def test_the_name_of_a_client(user_agent: str | None, name: str) -> None:
+def test_the_name_of_a_client(user_agent: bytes | None, name: str) -> None:
     assert client_name(user_agent) == name
+
+
+@pytest.mark.alone
+def test_years_are_added_up_at_once() -> None:
+    """The reactor waits meanwhile: it had been 7 s, for each session looked through all of them."""
+    row = Hour(
+        hour=0, key="", model="", client="", turns=1, failed=0, paid=0, unpriced=0, list_price=0.5,
+        saved=0.0, usage=Usage(1, 1),
+    )  # fmt: skip
+    hours = [evolve(row, hour=hour * HOUR) for hour in range(9600) for _ in range(3)]
+    began = time.perf_counter()
+    sessions = by_session(hours)
+    assert time.perf_counter() - began < 0.75
+    assert len(sessions) == 1920
+    assert {sums.turns for sums in sessions.values()} == {15}

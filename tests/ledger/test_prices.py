@@ -28,6 +28,14 @@ def test_a_long_prompt_costs_more_where_the_model_says_so() -> None:
     assert list_price("claude-haiku-5-5", over) == pytest.approx(0.032, abs=1e-6)
 
 
+def test_prompts_are_long_one_by_one() -> None:
+    model, half = "claude-haiku-5-5", Usage(input_tokens=60_000)
+    assert list_price(model, half, half) == pytest.approx(0.012)
+    assert list_price(model, half, half + half) == pytest.approx(0.006 + 0.06)
+    assert list_price(model) == list_price("gpt-5", Usage(), Usage()) == 0
+    assert list_price("gpt-5", Usage(), half) is None
+
+
 @pytest.mark.parametrize("model", [None, "", "gpt-5", "claude-opus", "claude-opus-9-20301231"])
 def test_what_is_not_in_the_table_has_no_price(model: str | None) -> None:
     assert price_of(model) is None and list_price(model, Usage(1, 1)) is None

@@ -53,6 +53,7 @@ def test_key_file_texts(text: str, names: dict[str, str]) -> None:
             f"a: {KEY} reserve=five_hour=20 reserve=20",
             "line 1: what follows the key must be reserve=five_hour=20",
         ),
+        (f"a: {KEY}\nb: {KEY}", "line 2 gives b the key of a"),
         (f"# x\nmy laptop: {KEY}", "line 2 is neither a key nor NAME: KEY"),
         ("laptop:", "line 1 is neither a key nor NAME: KEY"),
         ("ключ", "line 1 is neither a key nor NAME: KEY"),

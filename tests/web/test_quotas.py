@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import openai
@@ -14,6 +15,7 @@ import treq
 from attrs import evolve
 from harness import Daemon, until
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import ensureDeferred as run
 from twisted.internet.task import Clock
 
 from claudeproxy.engine.catalogue import Catalogue
@@ -24,7 +26,7 @@ from claudeproxy.testing import fake_cli
 from claudeproxy.web.gate import EXPOSED
 from claudeproxy.web.key_rules import Rules
 from claudeproxy.web.keys import KeyFileError
-from claudeproxy.web.keys_file import KeysFile
+from claudeproxy.web.keys_file import SETTLED, KeysFile
 from claudeproxy.web.quotas import Quota, Quotas, headers
 
 NOON = datetime(2027, 1, 31, 12, 0, 30).timestamp()
@@ -34,6 +36,7 @@ TURN = TurnRecord(
     key="a",
     dialect="chat",
     model="opus",
+    placement="kept",
     usage=Usage(100, 50, 10_000, 20),
 )
 
@@ -123,6 +126,24 @@ def test_a_share_of_a_window(quotas: Quotas, time: Time) -> None:
     quotas.check("a", rules)
 
 
+def test_what_others_use_does_not_count_for_a_turn_that_was_refused(quotas: Quotas) -> None:
+    window(quotas, 0.5, NOON + 3600)
+    mine = evolve(TURN, windows_before={"five_hour": 0.1}, windows_after={"five_hour": 0.5})
+    quotas.heard(evolve(mine, key="b", placement="", usage=Usage(), status=429))
+    quotas.heard(mine)
+    shares = Rules(shares={"five_hour": 1.0})
+    assert [quotas.of(key, shares)[0].used for key in "ab"] == [pytest.approx(40), 0]
+
+
+def test_a_share_is_used_up_at_its_limit(quotas: Quotas) -> None:
+    window(quotas, 0.2, NOON + 3600)
+    for before, after in ((0.2, 0.21), (0.21, 0.27), (0.27, 0.3)):  # sums to 0.09999999999999998
+        quotas.heard(
+            evolve(TURN, windows_before={"five_hour": before}, windows_after={"five_hour": after})
+        )
+    assert "10 %" in refusal(quotas, Rules(shares={"five_hour": 0.1})).message
+
+
 @pytest.mark.parametrize(
     ("dialect", "expected"),
     [
@@ -172,6 +193,8 @@ def write(tmp_path: Path) -> Callable[..., str]:
         new = tmp_path / "keys.new"
         new.write_text(text)
         new.chmod(mode)
+        saved = new.stat().st_mtime - SETTLED
+        os.utime(new, (saved, saved))
         os.replace(new, path)
         return str(path)
 
@@ -204,6 +227,27 @@ def test_a_file_that_is_gone_changes_nothing(write: Callable[..., str]) -> None:
     keys = KeysFile(path := write("a: 1\n"))
     os.remove(path)
     assert keys().name_of(["1"]) == "a"
+
+
+def test_a_file_half_written_changes_nothing(write: Callable[..., str]) -> None:
+    keys = KeysFile(path := write("a: 1\nb: 23456 requests=1/day\n"), now := Time())
+    with open(path, "w") as file:
+        file.write("a: 9\nb: 234")
+        file.flush()
+        now.now = os.stat(path).st_mtime
+        assert [keys().name_of([key]) for key in ("1", "9", "234", "23456")] == ["a", None, None, "b"]
+        assert keys().rules_of("b") == Rules(requests={"day": 1})
+        file.write("56 requests=2/day\n")
+    now.now = os.stat(path).st_mtime + 2 * SETTLED
+    assert [keys().name_of([key]) for key in ("1", "9", "234", "23456")] == [None, "a", None, "b"]
+    assert keys().rules_of("b") == Rules(requests={"day": 2})
+
+
+def test_a_file_from_the_future_counts(write: Callable[..., str]) -> None:
+    keys = KeysFile(path := write("a: 1\n"), now := Time())
+    write("a: 2\n")
+    os.utime(path, (now() + 1000, now() + 1000))
+    assert keys().name_of(["2"]) == "a"
 
 
 def test_a_bad_file_at_start(write: Callable[..., str]) -> None:
@@ -282,13 +326,36 @@ async def test_the_day_is_remembered(
     path = write("app: app requests=5/day tokens=1M/day\n")
     daemon = await make_daemon(claude=claude, api_key_file=path)
     await ask(daemon, "app")
-    quotas, rules = daemon.api.quotas, daemon.api.gate.rules("app")
+    quotas, rules = daemon.api.quotas, daemon.api.gate.keys.rules_of("app")
     await until(lambda: all(quota.used for quota in quotas.of("app", rules)))
     used = [quota.used for quota in quotas.of("app", rules)]
     again = Quotas(daemon.api.engine)
     await again.restore(daemon.api._ledger)
     assert [quota.used for quota in again.of("app", rules)] == used
     assert used[0] == 1
+
+
+@ensureDeferred
+async def test_what_is_refused_does_not_count(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=2/day models=haiku\nshy: shy requests=5/day reserve=a=50\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    engine, quotas, keys = daemon.api.engine, daemon.api.quotas, daemon.api.gate.keys
+    windows = {"a": {"utilization": 0.6, "resetsAt": engine.now() + 3600}}
+    engine.quota.hear({"unifiedWindows": windows})
+    expected = (
+        ("app", "opus", 403), ("app", "haiku", 200), ("shy", "haiku", 429), ("app", "haiku", 200),
+        ("app", "haiku", 429), ("shy", "haiku", 429),
+    )  # fmt: skip
+    for key, model, code in expected:
+        assert (await ask(daemon, key, model=model))[0].code == code
+    await until(lambda: not daemon.api.journal.running)
+    again = Quotas(engine)
+    await again.restore(daemon.api._ledger)
+    for counted in (quotas, again):
+        used = {key: counted.of(key, keys.rules_of(key))[0].used for key in ("app", "shy")}
+        assert used == {"app": 2, "shy": 0}
 
 
 @ensureDeferred
@@ -331,6 +398,58 @@ async def test_a_key_for_no_known_model(
 
 
 @ensureDeferred
+async def test_a_key_reads_no_responses_of_another(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("mine: mine\nguest: guest\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    fields = {"messages": None, "max_tokens": None, "input": "SECRET"}
+    _, made = await ask(daemon, "mine", "/v1/responses", **fields)
+    path = f"/v1/responses/{made['id']}"
+    items = (
+        [{"type": "item_reference", "id": made["output"][0]["id"]}],
+        [{"role": "user", "content": "x"}],
+    )
+    continued = {**fields, "input": items[1], "previous_response_id": made["id"]}
+    for key, code in (("guest", 404), ("mine", 200)):
+        for read in (path, f"{path}/input_items"):
+            assert (await get(daemon, key, read))[0] == code, read
+        named = {**fields, "input": [*items[0], *items[1]]}
+        for body, refused in ((continued, 400), (named, 404)):
+            for route in ("/v1/responses", "/v1/responses/input_tokens"):
+                response, told = await ask(daemon, key, route, **body)
+                assert response.code == (refused if key == "guest" else 200), told
+        response = await treq.delete(daemon.url + path, headers={"authorization": f"Bearer {key}"})
+        assert response.code == code
+        await treq.content(response)
+
+
+@ensureDeferred
+async def test_a_key_that_is_gone_before_its_turn_begins(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app models=haiku\nmine: mine\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    _, first = await ask(daemon, "app", "/v1/responses", messages=None, max_tokens=None, input="x")
+    held, gone = Event(), Event()
+
+    def hold(_: object) -> None:
+        held.set()
+        gone.wait(10)
+
+    kept = daemon.api._store._database.run(hold)
+    await until(held.is_set)
+    fields = {"model": "opus", "input": "y", "previous_response_id": first["id"]}
+    asked = run(daemon.post("/v1/responses", fields, authorization="Bearer app"))
+    channels = daemon.api.site.channels
+    await until(lambda: any(one.requests and not one._receiving for one in channels))
+    write("mine: mine\n")
+    gone.set()
+    await kept
+    assert (await asked).code == 401
+
+
+@ensureDeferred
 async def test_an_expired_key(make_daemon: Any, tmp_path: Path, write: Callable[..., str]) -> None:
     path = write("app: app expires=2020-01-31\nmine: mine expires=2999-01-31\n")
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
@@ -356,4 +475,5 @@ async def test_the_sdk_waits_no_day(
     await deferToThread(create, model="haiku", messages=[message])
     with pytest.raises(openai.RateLimitError, match="requests/day"):
         await deferToThread(create, model="haiku", messages=[message])
-    assert daemon.api.journal.running == {}
+    _, told = await get(daemon, "app", "/v1/usage/turns")
+    assert [turn["status"] for turn in told["data"]] == [429, 200]

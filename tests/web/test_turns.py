@@ -133,7 +133,7 @@ async def test_a_second_answer_for_a_schema_counts_as_well(
 @ensureDeferred
 async def test_clients_that_leave_and_clients_that_are_refused(double: Daemon) -> None:
     running = double.api.journal.running
-    messages = [{"role": "user", "content": "[[middle silence]]"}]
+    messages = [{"role": "user", "content": f"[[middle silence]] {'x' * 400}"}]
     body = json.dumps({"model": "haiku", "messages": messages, "stream": True})
     endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", double.port[0].getHost().port)
     client = await connectProtocol(endpoint, Protocol())
@@ -147,6 +147,7 @@ async def test_clients_that_leave_and_clients_that_are_refused(double: Daemon) -
     await until(lambda: not running)
     left = (await get(double, "/v1/usage/turns?limit=2"))["data"][1]  # it arrived first
     assert (left["outcome"], left["usage"]["input_tokens"]) == ("client left", 7)
+    assert left["usage"]["output_tokens"] > 100  # the CLI's count comes with the end only
 
 
 @ensureDeferred
@@ -172,6 +173,7 @@ async def test_bad_questions(double: Daemon) -> None:
         ("/v1/usage?days=0", "days"),
         ("/v1/usage?days=401", "days"),
         ("/v1/usage?days=x", "days"),
+        ("/v1/usage?days=0000000011000000000", "days"),
         ("/v1/usage/turns?limit=1001", "limit"),
         ("/v1/usage/turns?limit=" + "9" * 400, "limit"),
         ("/v1/usage/turns?before=x", "before"),
@@ -221,3 +223,23 @@ async def test_many_at_once_are_all_in_it(make_daemon: Any, tmp_path: Path) -> N
     page = await get(daemon, "/v1/usage/turns")
     assert sorted(turn["request_id"] for turn in page["data"]) == sorted(idents)
     json.dumps(page)
+
+
+@ensureDeferred
+async def test_a_client_whose_name_is_no_text(double: Daemon) -> None:
+    body = {"model": "haiku", "messages": [{"role": "user", "content": "Hi"}]}
+    sent = {b"content-type": b"application/json", b"user-agent": b"\xff\xfeX/1", b"upgrade": b"\xff"}
+    response = await treq.post(double.url + CHAT, data=json.dumps(body).encode(), headers=sent)
+    assert response.code == 200, await treq.text_content(response)
+    await treq.content(response)
+    [told] = (await get(double, "/v1/usage/turns"))["data"]
+    assert (told["client"], told["outcome"]) == ("\ufffd\ufffdX", "ok")
+
+
+@ensureDeferred
+async def test_several_short_prompts_are_not_priced_as_a_long_one(make_daemon: Any) -> None:
+    daemon = await make_daemon()
+    text = "[[usage input_tokens=60000 output_tokens=0]] [[say x]]"
+    told = await receipt(daemon, await ask(daemon, text, model="claude-haiku-5-5", n=2))
+    assert told["usage"]["input_tokens"] == 120_000
+    assert told["list_price_usd"] == pytest.approx(0.012)
