@@ -18,7 +18,7 @@ COMMANDS = {
     "doctor": ("doctor:doctor", "Check whether all is well, and say what to do if it is not."),
     "try": ("trying.command:trying", "Spend a little, to learn whether all works with your login."),
     "status": ("status:status", "What the daemon is doing: CLI, login, processes, windows."),
-    "usage": ("status:usage", "How much of the plan's windows is used."),
+    "usage": ("usage:usage", "What was used: of the plan's windows, by day, session and model."),
     "install": ("service.install:install", "Have the system run the daemon, from now on."),
     "uninstall": ("service.install:uninstall", "Undo that."),
     "start": ("service.control:start", "Start the service."),
