@@ -90,8 +90,8 @@ class Claudemax(MultiService):
         api = API(reactor, self.engine, self.gate, self._status, self._store, self._ledger)
         self.journal, self.quotas = api.journal, api.quotas
         self.resource: IResource = api.resource()
-        turns = settings.concurrency + settings.queue
-        self.site = LimitedSite(reactor, self.resource, self.gate, CONNECTIONS + 2 * turns)
+        connections = CONNECTIONS + 2 * (settings.concurrency + settings.queue)
+        self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
 
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""

@@ -67,6 +67,10 @@ class Running:
             raise click.ClickException(plain(body["error"]["message"]))
         return self._checked(path, "request_id", status, body)
 
+    def refused(self) -> Any:
+        """The requests of ``/v1/debug/refused``."""
+        return self._get("/v1/debug/refused", "data")["data"]
+
     def models(self) -> Any:
         """What ``/v1/models`` tells."""
         return self._get("/v1/models", "data")

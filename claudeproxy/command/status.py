@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from claudeproxy import state
 
 from . import places
+from .refusals import in_a_line, show_refused
 from .running import PORT, NotRunning, listening
 from .terminal import console
 from .windows import show_windows
@@ -22,15 +24,24 @@ from .windows import show_windows
 @click.command()
 @PORT
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def status(port: tuple[str, ...], as_json: bool) -> None:
+@click.option("--refused", "ask_refused", is_flag=True, help="The last requests it refused.")
+def status(port: tuple[str, ...], as_json: bool, ask_refused: bool) -> None:
     """Tell what the running daemon does, and where its files are."""
     running, paths = listening(port), _paths()
+    if ask_refused:
+        refused = running.refused()
+        if as_json:
+            click.echo(json.dumps(refused, indent=2))
+        else:
+            show_refused(console(), refused)
+        return
     try:
         told = {
             "running": True,
             "address": running.where.url,
             "usage": running.usage(),
             "health": running.health(),
+            "refused": running.refused(),
             "paths": paths,
         }
     except NotRunning as error:
@@ -71,6 +82,8 @@ def _show(told: Mapping[str, Any]) -> None:
         f"{processes['warm']} warm, {processes['kept']} kept, {processes['starting']} starting",
     )
     table.add_row("Turns", f"{turns['running']} running, {turns['waiting']} waiting")
+    if told["refused"]:
+        table.add_row("Refused", Text(in_a_line(told["refused"]), "warning"))
     for name, path in told["paths"].items():
         table.add_row(name.title(), path)
     shown.print(table)

@@ -32,7 +32,8 @@ class Facts:
 
     ``model``: as it was asked for; ``answered_by``: the model that upstream says has answered;
     ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
-    token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them.
+    token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them;
+    ``fields``: the names of its body's fields, once that is read.
     """
 
     failure: Failure | None = None
@@ -44,6 +45,7 @@ class Facts:
     usage: Usage | None = None
     body_bytes: int = 0
     group: TurnGroup | None = None
+    fields: tuple[str, ...] | None = None
 
     def heard(self, events: Iterable[Event], now: float) -> None:
         """A burst of events of one of its answers."""

@@ -16,6 +16,7 @@ from . import access_log
 from .gate import Gate
 from .journal import Journal
 from .json_replies import phrase, refuse, request_id
+from .refused import Refused
 
 
 class APIResource(Resource):
@@ -24,12 +25,18 @@ class APIResource(Resource):
     isLeaf = True
 
     def __init__(
-        self, reactor: IReactorTime, gate: Gate, journal: Journal, routes: IResource
+        self,
+        reactor: IReactorTime,
+        gate: Gate,
+        journal: Journal,
+        refused: Refused,
+        routes: IResource,
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._gate = gate
         self._journal = journal
+        self._refused = refused
         self._routes = routes
 
     def render(self, request: Request) -> int:
@@ -50,16 +57,10 @@ class APIResource(Resource):
     def _note(self, request: Request, began: float, left: bool = False) -> None:
         seconds = self._reactor.seconds() - began
         status = request.code if request.startedWriting else None
-        access_log.write(
-            request_id(request),
-            request.method,
-            request.path,
-            status,
-            access_log.facts(request),
-            seconds,
-            self._gate.key_name(request.requestHeaders),
-            left,
-        )
+        key = self._gate.key_name(request.requestHeaders)
+        about = request_id(request), request.method, request.path, status, access_log.facts(request)
+        access_log.write(*about, seconds, key, left)
+        self._refused.note(*about, request.getHeader("user-agent"), key)
         self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
 
     def _serve(self, request: Request) -> None:

@@ -32,6 +32,7 @@ from .json_replies import refuse, reply, request_id
 from .key_rules import Rules, not_for
 from .pages import Status, health, model_list, model_object
 from .quotas import Quotas
+from .refused import Refused
 from .resource import APIResource
 from .store import Store, Stored
 
@@ -45,6 +46,7 @@ ROUTES = (
     "/v1/models",
     "/v1/usage",
     "/v1/usage/turns",
+    "/v1/debug/refused",
     "/health",
     "/docs/plan",
 )
@@ -91,6 +93,7 @@ class API:
         self._store = store
         self._ledger = ledger
         self.journal = Journal(engine)
+        self.refused = Refused()
         if ledger is not None:
             self.journal.observers.append(ledger.add)
         self.quotas = Quotas(engine)
@@ -99,7 +102,8 @@ class API:
 
     def resource(self) -> IResource:
         """The resource of the API, to be mounted in any site."""
-        return APIResource(self._reactor, self._gate, self.journal, self.app.resource())
+        routes = self.app.resource()
+        return APIResource(self._reactor, self._gate, self.journal, self.refused, routes)
 
     # -- turns --
 
@@ -266,6 +270,11 @@ class API:
             message = "this server keeps no turns: it runs with --no-ledger"
             raise FailureError(Failure(Kind.NOT_FOUND, message, 404))
         return self._ledger
+
+    @_route("/debug/refused", "GET")
+    def latest_refused(self, request: Request) -> bytes:
+        """The last requests that were answered with an error, the newest first."""
+        return reply(request, {"object": "list", "data": self.refused.latest()})
 
     @app.route("/docs/plan", methods=["GET"])
     def plan(self, request: Request) -> bytes:

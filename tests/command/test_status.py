@@ -41,6 +41,45 @@ async def test_of_a_subscription(make_daemon: Any, command: Command) -> None:
 
 
 @ensureDeferred
+async def test_what_was_refused(make_daemon: Any, command: Command, tmp_path: Path) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
+    port = ("--port", port_of(daemon))
+    ran = await in_thread(command.run, "status", "--refused", *port)
+    assert ran.stdout == "No request was refused since the daemon started.\n"
+    assert "Refused" not in (await in_thread(command.run, "status", *port)).stdout
+    await daemon.post("/v1/[bold]", {}, **{"user-agent": "[red]x"})
+    await daemon.chat([{"role": "\x1b[0m", "content": "SECRET"}], **{"a[b]\n": 1})
+    await daemon.post("/v1/messages", b"SECRET")
+    ran = await in_thread(command.run, "status", *port)
+    said = " ".join(ran.stdout.split())
+    assert "3 requests were refused, the last just now: claudemax status --refused" in said
+    ran = await in_thread(command.run, "status", "--refused", *port)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = [
+        re.sub(r"^\d\d:\d\d:\d\d|req_\w+", "", line).strip() for line in ran.stdout.splitlines()
+    ]
+    assert lines[0] == "POST /v1/%5Bbold%5D  404 not_found unknown_url"
+    assert lines[1].startswith("because there is no /v1/%5Bbold%5D here;")
+    assert lines[lines.index("from [red]x") :] == [
+        "from [red]x",
+        "id",
+        "POST /v1/chat/completions  400 invalid",
+        "field messages[0].role",
+        "body 101 bytes with model, messages, a[b]?",
+        "from a client that tells no name",
+        "id",
+        "POST /v1/messages  400 invalid",
+        "body 6 bytes, which are no JSON object",
+        "from a client that tells no name",
+        "id",
+    ]
+    ran = await in_thread(command.run, "status", "--refused", "--json", *port)
+    assert [one["status"] for one in json.loads(ran.stdout)] == [400, 400, 404]
+    ran = await in_thread(command.run, "status", "--json", *port)
+    assert len(json.loads(ran.stdout)["refused"]) == 3
+
+
+@ensureDeferred
 async def test_of_one_with_a_key_on_a_socket(
     make_daemon: Any, command: Command, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ class Client:
         self.machine = Machine(list(script), limits or Limits(processes=4))
         gate = gate or Gate.make([], [], 1000)
         api = API(self.machine.clock, self.machine.engine, gate, lambda: Status("2", "none"))
-        self.site = LimitedSite(self.machine.clock, api.resource(), gate)
+        self.site = LimitedSite(self.machine.clock, api.resource(), gate, api.refused)
         self.connect()
 
     def connect(self) -> None:
