@@ -19,6 +19,7 @@ COMMANDS = {
     "try": ("trying.command:trying", "Spend a little, to learn whether all works with your login."),
     "status": ("status:status", "What the daemon is doing: CLI, login, processes, windows."),
     "usage": ("usage:usage", "What was used: of the plan's windows, by day, session and model."),
+    "replay": ("replay:replay", "Run a recorded request again, against the demo: no quota."),
     "install": ("service.install:install", "Have the system run the daemon, from now on."),
     "uninstall": ("service.install:uninstall", "Undo that."),
     "start": ("service.control:start", "Start the service."),

@@ -76,6 +76,8 @@ def _show(told: Mapping[str, Any]) -> None:
     for lost in health["lost_facts"]:
         table.add_row("", f"[bad]lost: {lost}[/]  [quiet]see `claudemax doctor`[/]")
     table.add_row("Login", _login(health))
+    if health["recording"]:
+        table.add_row("RECORDING", "[bad]every prompt and every answer is written to disk[/]")
     processes, turns = health["processes"], health["turns"]
     table.add_row(
         "Processes",

@@ -16,6 +16,7 @@ from . import access_log
 from .gate import Gate
 from .journal import Journal
 from .json_replies import phrase, refuse, request_id
+from .recorder import Recorder
 from .refused import Refused
 
 
@@ -30,6 +31,7 @@ class APIResource(Resource):
         gate: Gate,
         journal: Journal,
         refused: Refused,
+        recorder: Recorder | None,
         routes: IResource,
     ) -> None:
         super().__init__()
@@ -37,6 +39,7 @@ class APIResource(Resource):
         self._gate = gate
         self._journal = journal
         self._refused = refused
+        self._recorder = recorder
         self._routes = routes
 
     def render(self, request: Request) -> int:
@@ -86,6 +89,8 @@ class APIResource(Resource):
             # Klein builds URLs from it, which nobody uses. A Host that is not a name would break
             # it, and so would a unix socket without a Host.
             request.getRequestHostname = lambda: b"localhost"  # type: ignore[method-assign]
+            if self._recorder is not None:
+                self._recorder.record(request)
             self._routes.render(request)
 
     def _failure(self, request: Request, preflight: bool) -> Failure | None:

@@ -32,6 +32,7 @@ from .json_replies import refuse, reply, request_id
 from .key_rules import Rules, not_for
 from .pages import Status, health, model_list, model_object
 from .quotas import Quotas
+from .recorder import Recorder
 from .refused import Refused
 from .resource import APIResource
 from .store import Store, Stored
@@ -83,15 +84,17 @@ class API:
         status: Callable[[], Status],
         store: Store | None = None,
         ledger: Ledger | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        """``store``: where responses are kept; ``None`` to keep none. ``ledger``: where turns are;
-        the same."""
+        """``store``: where responses are kept; ``None`` to keep none. ``ledger``: where turns are,
+        and ``recorder``: where whole exchanges are; the same."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
         self._status = status
         self._store = store
         self._ledger = ledger
+        self._recorder = recorder
         self.journal = Journal(engine)
         self.refused = Refused()
         if ledger is not None:
@@ -103,7 +106,9 @@ class API:
     def resource(self) -> IResource:
         """The resource of the API, to be mounted in any site."""
         routes = self.app.resource()
-        return APIResource(self._reactor, self._gate, self.journal, self.refused, routes)
+        return APIResource(
+            self._reactor, self._gate, self.journal, self.refused, self._recorder, routes
+        )
 
     # -- turns --
 

@@ -41,6 +41,13 @@ async def test_of_a_subscription(make_daemon: Any, command: Command) -> None:
 
 
 @ensureDeferred
+async def test_of_one_that_records(make_daemon: Any, command: Command, tmp_path: Path) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), record=str(tmp_path / "r"))
+    ran = await in_thread(command.run, "status", "--port", port_of(daemon))
+    assert "RECORDING  every prompt and every answer is written to disk" in ran.stdout
+
+
+@ensureDeferred
 async def test_what_was_refused(make_daemon: Any, command: Command, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
     port = ("--port", port_of(daemon))
