@@ -31,8 +31,9 @@ class RefusedRequest:
     ``param``: the path of the field at fault; ``client``: the first word of its ``User-Agent``;
     ``key``: the name of its key.
 
-    ``message``: ``None`` if the body had been read, which a message may quote; ``fields``: the
-    names of the body's fields, ``None`` if it is no JSON object or was not read.
+    ``message``: ``None`` if it may quote a value: the body had been read, or a field of the query
+    is at fault; ``fields``: the names of the body's fields, ``None`` if it is no JSON object or was
+    not read.
     """
 
     time: float
@@ -74,7 +75,7 @@ class Refused:
         failure = facts.failure
         if failure is None or status is None or status < 400:
             return
-        read = facts.body_bytes > 0
+        quotes = facts.body_bytes > 0 or failure.param is not None
         self._kept.append(
             RefusedRequest(
                 time=self._now(),
@@ -85,7 +86,7 @@ class Refused:
                 kind=failure.kind.value,
                 code=failure.code,
                 param=None if failure.param is None else _bounded(failure.param, LONGEST_MESSAGE),
-                message=None if read else _bounded(failure.message, LONGEST_MESSAGE),
+                message=None if quotes else _bounded(failure.message, LONGEST_MESSAGE),
                 client=client_name(user_agent),
                 key=key,
                 body_bytes=facts.body_bytes,

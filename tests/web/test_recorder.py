@@ -220,7 +220,7 @@ async def test_a_daemon_that_records_and_says_so(make_daemon: Any, tmp_path: Pat
         assert sent(lines(path)) == content and b"SECRET" not in path.read_bytes()
     # What the gate refuses is not let in here either: its body is not even read.
     await treq.content(await daemon.post(CHAT, ASKS, authorization="Bearer SECRET2"))
-    (client,) = [await raw(daemon, b"POST /v1/messages HTTP/1.1\r\nSECRET\r\n\r\n")]
+    client = await raw(daemon, b"POST /v1/messages HTTP/1.1\r\nSECRET\r\n\r\n")
     await until(lambda: len(daemon.api.site.refused.latest()) == 2)
     client.transport.loseConnection()  # type: ignore[union-attr]
     assert len(list(folder.iterdir())) == 2

@@ -141,6 +141,10 @@ async def test_elsewhere(double: Any) -> None:
     assert (kept["code"], kept["path"]) == ("unknown_url", "/v1/nothing")
     kept = await refuse(daemon, "/v1/models", HELLO, status=405)
     assert kept["message"].startswith("/v1/models does not take POST")
+    wrong = f"{daemon.url}/v1/usage?days={CANARY}"
+    await treq.content(await treq.get(wrong, headers=KEY))
+    kept, *_ = await latest(daemon)
+    assert (kept["param"], kept["message"], kept["method"]) == ("days", None, "GET")
     reply = await treq.get(f"{daemon.url}/v1/debug/refused")
     assert reply.code == 401, "others may not see it"
     await treq.content(reply)
@@ -199,7 +203,8 @@ def test_everything_is_bounded_and_printable() -> None:
     failure = Failure(Kind.INVALID, long, 400, param=long)
     names = field_names({f"{number}{long}": 1 for number in range(1000)})
     assert names is not None and len(names) == 40 and {len(name) for name in names} == {64}
-    for facts in (Facts(failure), Facts(failure, body_bytes=5, fields=names)):
+    gate = Failure(Kind.INVALID, long, 400)
+    for facts in (Facts(gate), Facts(failure, body_bytes=5, fields=names)):
         note(refused, method=long.encode(), path=long.encode(), user_agent=long, facts=facts)
     for kept in refused.latest():
         text = json.dumps(kept, ensure_ascii=False)
