@@ -150,6 +150,9 @@ class Settings:
         "Keep no answers of the Responses API on disk.", values.flag, default="off"
     )
     no_ledger: bool = _option("Keep no record of what each turn used.", values.flag, default="off")
+    record: str | None = _option(
+        "Keep every exchange in this directory, prompts and answers included.", values.path, "DIR"
+    )
     log_format: str = _option(
         "How the log is written: auto (lines for people on a terminal of `claudemax`, else text), "
         "text, or json (an object a line).",

@@ -36,6 +36,7 @@ from claudeproxy.state import (
     StateError,
     directory,
     ledger_file,
+    recordings,
     responses_file,
     working_directory,
 )
@@ -43,6 +44,7 @@ from claudeproxy.web.gate import Gate
 from claudeproxy.web.keys import KeyFileError
 from claudeproxy.web.keys_file import KeysFile
 from claudeproxy.web.pages import Status
+from claudeproxy.web.recorder import Recorder
 from claudeproxy.web.routes import API
 from claudeproxy.web.site import CONNECTIONS, LimitedSite
 from claudeproxy.web.store import Store
@@ -87,11 +89,14 @@ class Claudemax(MultiService):
         )
         self._store = None if settings.no_store else _store(environ)
         self._ledger = None if settings.no_ledger else _ledger(environ)
-        api = API(reactor, self.engine, self.gate, self._status, self._store, self._ledger)
+        self._recorder = _recorder(reactor, settings)
+        api = API(
+            reactor, self.engine, self.gate, self._status, self._store, self._ledger, self._recorder
+        )
         self.journal, self.quotas = api.journal, api.quotas
         self.resource: IResource = api.resource()
-        turns = settings.concurrency + settings.queue
-        self.site = LimitedSite(reactor, self.resource, self.gate, CONNECTIONS + 2 * turns)
+        connections = CONNECTIONS + 2 * (settings.concurrency + settings.queue)
+        self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
 
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""
@@ -123,6 +128,11 @@ class Claudemax(MultiService):
             executable=self.cli.executable,
             upstream=self._upstream_name,
         )
+        if self._recorder is not None:
+            self.log.warn(
+                "RECORDING: every prompt and every answer is written to {folder} (--record)",
+                folder=str(self._recorder.folder),
+            )
         self.engine.start()
         self._watch.start()
 
@@ -158,7 +168,8 @@ class Claudemax(MultiService):
         return self._settings.upstream or SUBSCRIPTION
 
     def _status(self) -> Status:
-        return Status(self.cli.version, self._upstream_name, self._trial.lost)
+        recording = self._recorder is not None
+        return Status(self.cli.version, self._upstream_name, self._trial.lost, recording)
 
     def _upstream(self, scratch: str) -> launch.Upstream | None:
         """What stands in place of the subscription; ``None`` if nothing does."""
@@ -206,6 +217,15 @@ def _keys(settings: Settings) -> KeysFile | None:
         return KeysFile(settings.api_key_file)
     except KeyFileError as error:
         raise ConfigError(f"--api-key-file {settings.api_key_file}: {error}") from None
+
+
+def _recorder(reactor: IDaemonReactor, settings: Settings) -> Recorder | None:
+    if settings.record is None:
+        return None
+    try:
+        return Recorder(reactor, recordings(settings.record))
+    except StateError as error:
+        raise ConfigError(f"--record: {error}") from None
 
 
 def _store(environ: Mapping[str, str]) -> Store:

@@ -47,6 +47,27 @@ def working_directory(environ: Mapping[str, str]) -> Path:
     return path
 
 
+def recordings(path: str, owner: int | None = None) -> Path:
+    """The directory of :class:`~claudeproxy.web.recorder.Recorder`, made if need be.
+
+    :raises StateError: when it cannot be made, or is not for ``owner`` (by default, the user of
+        this process) alone.
+    """
+    folder, owner = Path(path), os.geteuid() if owner is None else owner
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.stat()
+    except OSError as error:
+        raise StateError(f"cannot make {folder}: {error.strerror}") from None
+    if about.st_uid != owner:
+        raise StateError(f"{folder} belongs to another user")
+    if about.st_mode & 0o077:
+        raise StateError(f"{folder} is open to others: chmod 700 {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StateError(f"{folder} cannot be written to")
+    return folder
+
+
 def responses_file(environ: Mapping[str, str]) -> Path:
     """Where responses are stored."""
     return directory(environ) / "responses.sqlite"

@@ -84,6 +84,7 @@ class Banner(Service):
             upstream,
             _remedy(login.advice.renewable, settings.claude),
             settings.api_key_file is not None,
+            settings.record,
         )
 
 

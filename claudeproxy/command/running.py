@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -19,9 +19,16 @@ from claudeproxy.options import Settings
 
 from . import places
 from .places import Address, address
+from .terminal import plain
 
 PATIENCE = 5.0
 """Seconds to wait for a reply: the daemon has these pages at once."""
+
+
+PORT = click.option(
+    "--port", metavar="PORT", multiple=True, help="As --port of the daemon, if it got one."
+)
+"""The option of a command that asks; :func:`listening` takes its value."""
 
 
 class NotRunning(click.ClickException):
@@ -45,9 +52,24 @@ class Running:
         """What ``/health`` tells."""
         return self._get("/health", "cli_version")
 
-    def usage(self) -> Any:
+    def usage(self, days: int | None = None) -> Any:
         """What ``/v1/usage`` tells."""
-        return self._get("/v1/usage", "windows")
+        return self._get("/v1/usage" if days is None else f"/v1/usage?days={days}", "ledger")
+
+    def turn(self, request_id: str) -> Any:
+        """The receipt of a turn.
+
+        :raises click.ClickException: when there is none.
+        """
+        path = f"/v1/usage/turns/{quote(request_id, safe='')}"
+        status, body = self._ask(path)
+        if status == 404 and isinstance(body, Mapping) and "error" in body:
+            raise click.ClickException(plain(body["error"]["message"]))
+        return self._checked(path, "request_id", status, body)
+
+    def refused(self) -> Any:
+        """The requests of ``/v1/debug/refused``."""
+        return self._get("/v1/debug/refused", "data")["data"]
 
     def models(self) -> Any:
         """What ``/v1/models`` tells."""
@@ -62,7 +84,9 @@ class Running:
 
         :raises NotRunning: when there is none.
         """
-        status, body = self._ask(path)
+        return self._checked(path, holds, *self._ask(path))
+
+    def _checked(self, path: str, holds: str, status: int, body: Any) -> Any:
         if status != 200 or not isinstance(body, Mapping) or holds not in body:
             raise NotRunning(
                 f"what answers at {self.where.url} is not claudemax: {status} at {path}"
@@ -133,6 +157,14 @@ def daemon_of(settings: Settings) -> Running:
             trusted = _part(endpoint, "certKey") or _part(endpoint, "privateKey")
             return Running(where, _key(settings.api_key_file), trusted)
     raise NotRunning(f"no address can be told from --port {settings.port[0]}")
+
+
+def listening(port: Sequence[str]) -> Running:
+    """The daemon that the user's settings make; ``port``: with these endpoints.
+
+    :raises click.ClickException: when there is no address in them.
+    """
+    return daemon_of(places.settings(os.environ, port=list(port) or None))
 
 
 def chosen(url: str | None, key: str | None) -> Running:

@@ -37,6 +37,11 @@ def console(file: IO[str] | None = None) -> Console:
     return Console(file=file, theme=THEME, highlight=False, soft_wrap=True, width=width)
 
 
+def plain(text: str) -> str:
+    """``text`` that somebody else has chosen, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 @contextmanager
 def progress(what: str, *, quick: bool = False) -> Iterator[Callable[[str], None]]:
     """Tell on stderr that ``what`` goes on: a moving line on a terminal, else a line now and then,

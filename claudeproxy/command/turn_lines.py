@@ -34,7 +34,8 @@ SUBSCRIPTION, DEMO, NOT_LOGGED_IN, UNKNOWN = "subscription", "demo", "not logged
 @frozen
 class Start:
     """``upstream``: one of the words above, or the URL of ``--upstream``; ``remedy``: the command
-    that brings a login which is missing; ``keyed``: whether clients must send a key."""
+    that brings a login which is missing; ``keyed``: whether clients must send a key; ``record``:
+    the directory in which every exchange is kept."""
 
     addresses: tuple[str, ...]
     claude: str
@@ -42,6 +43,7 @@ class Start:
     upstream: str
     remedy: str
     keyed: bool
+    record: str | None = None
 
 
 def observer() -> ILogObserver:
@@ -97,6 +99,8 @@ def banner_text(start: Start) -> Text:
         row("Key", "clients must send it", "good")
     else:
         row("Key", "none", "", "any will do; only this machine is let in")
+    if start.record is not None:
+        row("RECORDING", "every prompt and every answer is written to disk", "bad", start.record)
     row("Stop", "Ctrl-C")
     return shown
 

@@ -11,6 +11,7 @@ from claudeproxy.messages import MAX_VALUES, Failure, FailureError, Kind, strict
 
 from .access_log import facts
 from .fairness import no_collector
+from .refused import field_names
 
 MAX_DEPTH = 100
 """Levels of a JSON body."""
@@ -37,6 +38,7 @@ def read_json(request: Request) -> Any:
         raise FailureError.invalid("the body is nested too deeply") from None
     except ValueError as error:
         raise FailureError.invalid(f"the body is not valid JSON: {error}") from None
+    facts(request).fields = field_names(value)
     if _deeper_than(value, MAX_DEPTH):
         raise FailureError.invalid(f"the body is nested deeper than {MAX_DEPTH} levels")
     return value

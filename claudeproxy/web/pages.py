@@ -14,11 +14,12 @@ from claudeproxy.engine.engine import Engine
 @frozen
 class Status:
     """What ``GET /health`` reports about the CLI and its upstream. ``lost_facts``: the names of the
-    facts to which this version of the CLI does not hold."""
+    facts to which this version of the CLI does not hold; ``recording``: whether exchanges are."""
 
     cli_version: str
     upstream: str
     lost_facts: Sequence[str] = ()
+    recording: bool = False
 
 
 def health(engine: Engine, status: Status) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def health(engine: Engine, status: Status) -> dict[str, Any]:
         "cli_version": status.cli_version,
         "lost_facts": list(status.lost_facts),
         "upstream": status.upstream,
+        "recording": status.recording,
         "logged_in": login.works,
         "used_up_until": {name: str(round(until)) for name, until in engine.quota.closed().items()},
         "processes": {

@@ -17,11 +17,14 @@ from . import access_log
 from .gate import Gate
 from .journal import Journal
 from .json_replies import phrase, refuse, request_id
+from .recorder import Recorder
+from .refused import Refused
 
 
 class APIResource(Resource):
-    """Checks requests, and passes them on: to that of ``pages`` which has the first segment of the
-    path, else to ``routes``."""
+    """Checks requests, and passes them on: to that of ``branches`` or ``pages`` which has the first
+    segment of the path, else to ``routes``. Pages are for browsers: their forms hold keys, and are
+    never recorded."""
 
     isLeaf = True
 
@@ -30,14 +33,20 @@ class APIResource(Resource):
         reactor: IReactorTime,
         gate: Gate,
         journal: Journal,
+        refused: Refused,
+        recorder: Recorder | None,
         routes: IResource,
+        branches: Mapping[bytes, IResource],
         pages: Mapping[bytes, IResource],
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._gate = gate
         self._journal = journal
+        self._refused = refused
+        self._recorder = recorder
         self._routes = routes
+        self._branches = branches
         self._pages = pages
 
     def render(self, request: Request) -> int:
@@ -61,16 +70,9 @@ class APIResource(Resource):
         seconds = self._reactor.seconds() - began
         status = request.code if request.startedWriting else None
         found = access_log.facts(request)
-        access_log.write(
-            request_id(request),
-            request.method,
-            request.path,
-            status,
-            found,
-            seconds,
-            found.key,
-            left,
-        )
+        about = request_id(request), request.method, request.path, status, found
+        access_log.write(*about, seconds, found.key, left)
+        self._refused.note(*about, request.getHeader("user-agent"), found.key)
         self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
 
     def _serve(self, request: Request) -> None:
@@ -96,7 +98,11 @@ class APIResource(Resource):
             # Klein builds URLs from it, which nobody uses. A Host that is not a name would break
             # it, and so would a unix socket without a Host.
             request.getRequestHostname = lambda: b"localhost"  # type: ignore[method-assign]
-            self._pages.get(request.postpath[0], self._routes).render(request)
+            first = request.postpath[0]
+            page = self._pages.get(first)
+            if page is None and self._recorder is not None:
+                self._recorder.record(request)
+            (page or self._branches.get(first, self._routes)).render(request)
 
     def _failure(self, request: Request, preflight: bool) -> Failure | None:
         headers = request.requestHeaders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from .models import model_list, model_object
 from .ollama import OllamaAPI
 from .pages import Status, health
 from .quotas import Quotas
+from .recorder import Recorder
+from .refused import Refused
 from .resource import APIResource
 from .store import Store, Stored
 
@@ -48,6 +50,7 @@ ROUTES = (
     "/v1/models",
     "/v1/usage",
     "/v1/usage/turns",
+    "/v1/debug/refused",
     "/health",
     "/docs/plan",
 )
@@ -84,16 +87,19 @@ class API:
         status: Callable[[], Status],
         store: Store | None = None,
         ledger: Ledger | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        """``store``: where responses are kept; ``None`` to keep none. ``ledger``: where turns are;
-        the same."""
+        """``store``: where responses are kept; ``None`` to keep none. ``ledger``: where turns are,
+        and ``recorder``: where whole exchanges are; the same."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
         self._status = status
         self._store = store
         self._ledger = ledger
+        self._recorder = recorder
         self.journal = Journal(engine)
+        self.refused = Refused()
         if ledger is not None:
             self.journal.observers.append(ledger.add)
         self.quotas = Quotas(engine)
@@ -101,10 +107,19 @@ class API:
         self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
         self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
 
-    def resource(self) -> IResource:
-        """The resource of the API, to be mounted in any site."""
-        pages = {b"api": self._ollama.app.resource()}
-        return APIResource(self._reactor, self._gate, self.journal, self.app.resource(), pages)
+    def resource(self, pages: Mapping[bytes, IResource] | None = None) -> IResource:
+        """The resource of the API, to be mounted in any site. ``pages``: what else is served, by
+        the first segment of its path."""
+        return APIResource(
+            self._reactor,
+            self._gate,
+            self.journal,
+            self.refused,
+            self._recorder,
+            routes=self.app.resource(),
+            branches={b"api": self._ollama.app.resource()},
+            pages=pages or {},
+        )
 
     # -- turns --
 
@@ -271,6 +286,11 @@ class API:
             message = "this server keeps no turns: it runs with --no-ledger"
             raise FailureError(Failure(Kind.NOT_FOUND, message, 404))
         return self._ledger
+
+    @_route("/debug/refused", "GET")
+    def latest_refused(self, request: Request) -> bytes:
+        """The last requests that were answered with an error, the newest first."""
+        return reply(request, {"object": "list", "data": self.refused.latest()})
 
     @app.route("/docs/plan", methods=["GET"])
     def plan(self, request: Request) -> bytes:

@@ -27,6 +27,7 @@ from claudeproxy.messages import Failure, Kind
 from . import access_log
 from .gate import Gate
 from .json_replies import raw_refusal, request_id
+from .refused import Refused
 from .requests import LimitedRequest
 
 HEADER_SECONDS = 20.0
@@ -189,16 +190,18 @@ class Channel(HTTPChannel):
 
     def _note(self, status: int | None, failure: Failure | None) -> None:
         """Log a request that reaches no route; if there is no failure, its client has left."""
-        access_log.write(
+        about = (
             request_id(self.requests[-1] if self.requests else self),
             getattr(self, "_command", b"-"),
             getattr(self, "_path", b"-"),
             status,
             access_log.Facts(failure),
-            self.site.reactor.seconds() - self._began,
-            self.site.gate.key_name(self._headers),
-            left=failure is None,
         )
+        seconds = self.site.reactor.seconds() - self._began
+        key = self.site.gate.key_name(self._headers)
+        access_log.write(*about, seconds, key, left=failure is None)
+        (agent,) = self._headers.getRawHeaders("user-agent", [None])[-1:]
+        self.site.refused.note(*about, agent, key)
 
     def _close(self) -> None:
         """Close, even if the client never reads what was sent."""
@@ -213,12 +216,18 @@ class LimitedSite(Site):
     protocol = Channel  # type: ignore[assignment]
 
     def __init__(
-        self, reactor: IReactorTime, resource: IResource, gate: Gate, connections: int = CONNECTIONS
+        self,
+        reactor: IReactorTime,
+        resource: IResource,
+        gate: Gate,
+        refused: Refused,
+        connections: int = CONNECTIONS,
     ) -> None:
         super().__init__(
             resource, requestFactory=LimitedRequest, timeout=IDLE_SECONDS, reactor=reactor
         )
         self.gate = gate
+        self.refused = refused
         self.reactor = reactor
         self.connections = connections
         self.channels: set[Channel] = set()

@@ -1,4 +1,4 @@
-"""``claudemax status`` and ``usage``, of a daemon that runs, and of none."""
+"""``claudemax status``, of a daemon that runs, and of none."""
 
 from __future__ import annotations
 
@@ -38,10 +38,52 @@ async def test_of_a_subscription(make_daemon: Any, command: Command) -> None:
     assert re.search(r"Processes \d warm, 1 kept, \d starting", said)
     assert f"Config {command.home}/.config/claudemax/config.toml" in said
     assert re.search(r"five hour 25 % █{5} [34] h \d\d min seven day 50 % █{10} [45] d \d+ h", said)
-    ran = await in_thread(command.run, "usage", "--port", port_of(daemon))
-    assert "Extra usage: switched off in the account; it is not spent" in ran.stdout
-    ran = await in_thread(command.run, "usage", "--port", port_of(daemon), "--json")
-    assert json.loads(ran.stdout)["windows"]["five_hour"]["used"] == 25.0
+
+
+@ensureDeferred
+async def test_of_one_that_records(make_daemon: Any, command: Command, tmp_path: Path) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), record=str(tmp_path / "r"))
+    ran = await in_thread(command.run, "status", "--port", port_of(daemon))
+    assert "RECORDING  every prompt and every answer is written to disk" in ran.stdout
+
+
+@ensureDeferred
+async def test_what_was_refused(make_daemon: Any, command: Command, tmp_path: Path) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
+    port = ("--port", port_of(daemon))
+    ran = await in_thread(command.run, "status", "--refused", *port)
+    assert ran.stdout == "No request was refused since the daemon started.\n"
+    assert "Refused" not in (await in_thread(command.run, "status", *port)).stdout
+    await daemon.post("/v1/[bold]", {}, **{"user-agent": "[red]x"})
+    await daemon.chat([{"role": "\x1b[0m", "content": "SECRET"}], **{"a[b]\n": 1})
+    await daemon.post("/v1/messages", b"SECRET")
+    ran = await in_thread(command.run, "status", *port)
+    said = " ".join(ran.stdout.split())
+    assert "3 requests were refused, the last just now: claudemax status --refused" in said
+    ran = await in_thread(command.run, "status", "--refused", *port)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = [
+        re.sub(r"^\d\d:\d\d:\d\d|req_\w+", "", line).strip() for line in ran.stdout.splitlines()
+    ]
+    assert lines[0] == "POST /v1/%5Bbold%5D  404 not_found unknown_url"
+    assert lines[1].startswith("because there is no /v1/%5Bbold%5D here;")
+    assert lines[lines.index("from [red]x") :] == [
+        "from [red]x",
+        "id",
+        "POST /v1/chat/completions  400 invalid",
+        "field messages[0].role",
+        "body 101 bytes with model, messages, a[b]?",
+        "from a client that tells no name",
+        "id",
+        "POST /v1/messages  400 invalid",
+        "body 6 bytes, which are no JSON object",
+        "from a client that tells no name",
+        "id",
+    ]
+    ran = await in_thread(command.run, "status", "--refused", "--json", *port)
+    assert [one["status"] for one in json.loads(ran.stdout)] == [400, 400, 404]
+    ran = await in_thread(command.run, "status", "--json", *port)
+    assert len(json.loads(ran.stdout)["refused"]) == 3
 
 
 @ensureDeferred
@@ -65,10 +107,8 @@ async def test_of_one_with_a_key_on_a_socket(
         told = json.loads(ran.stdout)
         assert (ran.returncode, told["running"], told["address"]) == (0, True, f"unix:{path}")
         assert told["health"]["cli_version"] and told["usage"]["plan"] is False
-        ran = await in_thread(command.run, "usage")
-        assert ran.stdout == "This server uses no plan: it has another upstream.\n"
         keys.write_text("another\n")
-        ran = await in_thread(command.run, "usage")
+        ran = await in_thread(command.run, "status")
         assert (ran.returncode, ran.stderr) == (
             1,
             f"claudemax: unix:{path} wants another key; is --api-key-file that of the daemon?\n",

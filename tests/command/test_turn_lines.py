@@ -95,6 +95,13 @@ def test_the_start_tells_of_sockets_and_keys() -> None:
     assert "Key clients must send it" in said
 
 
+def test_the_start_tells_of_a_recording_in_strong_words() -> None:
+    words = "RECORDING every prompt and every answer is written to disk"
+    said = " ".join(shown("claudeproxy.command.banner", start=evolve(START, record="/r")).split())
+    assert f"{words} /r Stop Ctrl-C" in said
+    assert "RECORDING" not in shown("claudeproxy.command.banner", start=START)
+
+
 def test_of_twisted_only_what_goes_wrong_is_shown() -> None:
     assert shown("twisted.internet.base", format="Main loop terminated.") == ""
     assert shown("claudeproxy.cli.process.CLIProcess", format="ending 7") == ""

@@ -59,6 +59,13 @@ class Clients:
         body = {"model": "sonnet", "messages": said, "user": CANARY["user-field"], **fields}
         return self.send(body)
 
+    def refused(self) -> str:
+        """What the daemon remembers of the requests it refused."""
+        connection = HTTPConnection("localhost", timeout=60)
+        connection.sock = self._daemon.connect()
+        connection.request("GET", "/v1/debug/refused", headers={"x-api-key": CANARY["api-key"]})
+        return connection.getresponse().read().decode()
+
     def _look(self) -> None:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -202,6 +209,9 @@ def daemon(tmp_path: Path) -> Iterator[Twistd]:
 def test_nothing_is_left(daemon: Twistd) -> None:
     client = Clients(daemon)
     every_way(client)
+    refused = client.refused()
+    assert refused.count('"request_id"') > 10
+    assert [word for word, canary in CANARY.items() if canary in refused] == []
     home = daemon.log.parent
     assert client.seen == set()
     assert list(home.glob("claudemax-*/config/.claude.json")), "the CLI writes where we look"

@@ -4,6 +4,7 @@ and without a CLI."""
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from claudeproxy.testing import transcripts as cli
 from claudeproxy.web.gate import EXPOSED, Gate
 from claudeproxy.web.keys import Keys
 from claudeproxy.web.pages import Status
+from claudeproxy.web.recorder import Recorder
 from claudeproxy.web.routes import API
 from claudeproxy.web.site import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, LimitedSite
 from claudeproxy.web.sse import KEEP_ALIVE, STALL
@@ -58,12 +60,19 @@ class Client:
     """One connection to a server of its own."""
 
     def __init__(
-        self, *script: bytes, limits: Limits | None = None, gate: Gate | None = None
+        self,
+        *script: bytes,
+        limits: Limits | None = None,
+        gate: Gate | None = None,
+        record: Path | None = None,
     ) -> None:
         self.machine = Machine(list(script), limits or Limits(processes=4))
         gate = gate or Gate.make([], [], 1000)
-        api = API(self.machine.clock, self.machine.engine, gate, lambda: Status("2", "none"))
-        self.site = LimitedSite(self.machine.clock, api.resource(), gate)
+        clock = self.machine.clock
+        recorder = None if record is None else Recorder(clock, record)
+        status = Status("2", "none")
+        api = API(clock, self.machine.engine, gate, lambda: status, recorder=recorder)
+        self.site = LimitedSite(clock, api.resource(), gate, api.refused)
         self.connect()
 
     def connect(self) -> None:

@@ -136,9 +136,9 @@ def _own(settings: Settings, model: str) -> Tried:
             raise click.ClickException(NOT_LOGGED_IN)
 
     def serve(work: Callable[[Running], Trial]) -> Trial:
-        from .own_daemon import serving  # with it comes the daemon, which --help needs not
+        from ..own_daemon import serving, small  # with it comes the daemon, which --help needs not
 
-        return serving(settings, os.environ, work)
+        return serving(small(settings), os.environ, work)
 
     return Tried("a daemon for the time of it", upstream, True, serve)
 

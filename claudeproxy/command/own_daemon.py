@@ -15,8 +15,8 @@ from twisted.python.failure import Failure as Reason
 
 from claudeproxy.options import ConfigError, Settings
 
-from ..places import Address
-from ..running import Running
+from .places import Address
+from .running import Running
 
 Found = TypeVar("Found")
 
@@ -25,7 +25,8 @@ MAX_SOCKET_PATH = 103
 
 
 def small(settings: Settings) -> Settings:
-    """The user's settings for a few turns one by one, none of which is paid for or stored.
+    """The user's settings for a few turns one by one, none of which is paid for, stored or
+    recorded.
 
     Its socket is its user's alone, so it wants no key.
     """
@@ -36,6 +37,7 @@ def small(settings: Settings) -> Settings:
         api_key_file=None,
         extra_usage=False,
         no_store=True,
+        record=None,
     )
 
 
@@ -43,6 +45,8 @@ def serving(
     settings: Settings, environ: Mapping[str, str], work: Callable[[Running], Found]
 ) -> Found:
     """What ``work`` returns, which runs in a thread and may block. Once in a process's life.
+
+    ``settings``: as :func:`small` has made them.
 
     :raises click.ClickException: when it cannot be served so.
     :raises click.Abort: when a signal ends it.
@@ -80,7 +84,7 @@ def serving(
     with tempfile.TemporaryDirectory(prefix=prefix, dir=_room(prefix)) as folder:
         path = str(Path(folder, "socket"))
         try:
-            api = Claudemax(reactor, small(settings), environ)
+            api = Claudemax(reactor, settings, environ)
         except ConfigError as error:
             raise click.ClickException(str(error)) from None
         reactor.addSystemEventTrigger("before", "shutdown", stop)
