@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
+from claudeproxy import __version__
 from claudeproxy._reactor import IDaemonReactor
 from claudeproxy.cli import launch
 from claudeproxy.cli.installation import Installation
@@ -39,6 +40,9 @@ from claudeproxy.state import (
     responses_file,
     working_directory,
 )
+from claudeproxy.telemetry.labels import ModelLabels
+from claudeproxy.telemetry.metrics import Metrics
+from claudeproxy.telemetry.present import Build
 from claudeproxy.web.gate import Gate
 from claudeproxy.web.keys import KeyFileError
 from claudeproxy.web.keys_file import KeysFile
@@ -87,8 +91,19 @@ class Claudemax(MultiService):
         )
         self._store = None if settings.no_store else _store(environ)
         self._ledger = None if settings.no_ledger else _ledger(environ)
-        api = API(reactor, self.engine, self.gate, self._status, self._store, self._ledger)
+        models = ModelLabels(self.engine.catalogue)
+        self._metrics = Metrics(reactor, self.engine, models, self._build)
+        api = API(
+            reactor,
+            self.engine,
+            self.gate,
+            self._status,
+            self._store,
+            self._ledger,
+            self._metrics.scrape,
+        )
         self.journal, self.quotas = api.journal, api.quotas
+        self.journal.observers.append(self._metrics.observe)
         self.resource: IResource = api.resource()
         turns = settings.concurrency + settings.queue
         self.site = LimitedSite(reactor, self.resource, self.gate, CONNECTIONS + 2 * turns)
@@ -137,6 +152,7 @@ class Claudemax(MultiService):
         await self.engine.stop(self._settings.drain)
         await self.cli.close()
         self._quota_file.close()
+        self._metrics.stop()
         late = self._reactor.callLater(LAST_BYTES, self.site.abort)
         await drained
         if late.active():
@@ -159,6 +175,9 @@ class Claudemax(MultiService):
 
     def _status(self) -> Status:
         return Status(self.cli.version, self._upstream_name, self._trial.lost)
+
+    def _build(self) -> Build:
+        return Build(__version__, self.cli.version, len(self._trial.lost))
 
     def _upstream(self, scratch: str) -> launch.Upstream | None:
         """What stands in place of the subscription; ``None`` if nothing does."""

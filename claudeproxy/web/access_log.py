@@ -79,12 +79,13 @@ def write(
     """Write the line of one request.
 
     ``status``: as sent, ``None`` if nothing was sent; ``key``: the name of the client's key;
-    ``left``: the client left before the end. A good ``/health`` gets no line, because monitors
-    poll it all the time.
+    ``left``: the client left before the end. A good ``/health`` or ``/metrics`` gets no line,
+    because monitors poll them all the time.
     """
     path = path.partition(b"?")[0]
     failure = found.failure
-    if status == 200 and failure is None and not left and path.rstrip(b"/").endswith(b"/health"):
+    polled = path.rstrip(b"/").endswith((b"/health", b"/metrics"))
+    if status == 200 and failure is None and not left and polled:
         return
     code = None if failure is None else failure.code
     cause = None

@@ -46,12 +46,16 @@ ROUTES = (
     "/v1/usage",
     "/v1/usage/turns",
     "/health",
+    "/metrics",
     "/docs/plan",
 )
 """The routes of this server; those below ``/v1`` also exist without it."""
 
 Read = Callable[[Any, str, int], ParsedBody]
 """A dialect's function to read a body; see :class:`~claudeproxy.dialects.shapes.ParsedBody`."""
+
+Metrics = Callable[[str], tuple[str, bytes]]
+"""From an ``Accept`` header to content type and body."""
 
 _app = Klein()
 
@@ -81,15 +85,17 @@ class API:
         status: Callable[[], Status],
         store: Store | None = None,
         ledger: Ledger | None = None,
+        metrics: Metrics = lambda accept: ("text/plain", b""),
     ) -> None:
         """``store``: where responses are kept; ``None`` to keep none. ``ledger``: where turns are;
-        the same."""
+        the same. ``metrics``: what ``/metrics`` says."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
         self._status = status
         self._store = store
         self._ledger = ledger
+        self._metrics = metrics
         self.journal = Journal(engine)
         if ledger is not None:
             self.journal.observers.append(ledger.add)
@@ -280,6 +286,13 @@ class API:
         if not self._gate.shows_all(request.requestHeaders):
             found = {"status": found["status"]}
         return reply(request, found)
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: Request) -> bytes:
+        """The metrics, in the format that Prometheus asks for."""
+        content_type, body = self._metrics(request.getHeader("accept") or "")
+        request.setHeader(b"content-type", content_type.encode())
+        return body
 
     # -- errors --
 
