@@ -150,6 +150,11 @@ class Settings:
         "Keep no answers of the Responses API on disk.", values.flag, default="off"
     )
     no_ledger: bool = _option("Keep no record of what each turn used.", values.flag, default="off")
+    otlp: str | None = _option(
+        "An OpenTelemetry collector (OTLP over HTTP, such as http://localhost:4318) that is sent a "
+        "span and metrics of each turn, without content.",
+        values.url, "URL",
+    )  # fmt: skip
     log_format: str = _option(
         "How the log is written: auto (lines for people on a terminal of `claudemax`, else text), "
         "text, or json (an object a line).",

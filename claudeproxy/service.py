@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from claudeproxy import __version__
+from claudeproxy._installed import installer
 from claudeproxy._reactor import IDaemonReactor
 from claudeproxy.cli import launch
 from claudeproxy.cli.installation import Installation
@@ -104,9 +105,22 @@ class Claudemax(MultiService):
         )
         self.journal, self.quotas = api.journal, api.quotas
         self.journal.observers.append(self._metrics.observe)
+        if settings.otlp is not None:
+            self._trace(settings.otlp, models)
         self.resource: IResource = api.resource()
         turns = settings.concurrency + settings.queue
         self.site = LimitedSite(reactor, self.resource, self.gate, CONNECTIONS + 2 * turns)
+
+    def _trace(self, endpoint: str, models: ModelLabels) -> None:
+        try:
+            # Only where it is asked for: it is an extra, and takes memory.
+            from claudeproxy.telemetry.otlp import OTLP
+        except ImportError as error:
+            why = f"--otlp needs what is not installed ({error}): {installer().add_otel}"
+            raise ConfigError(why) from None
+        otlp = OTLP(self._reactor, endpoint, models, __version__)
+        otlp.setServiceParent(self)
+        self.journal.tracers.append(otlp.observe)
 
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""

@@ -32,7 +32,8 @@ class Facts:
 
     ``model``: as it was asked for; ``answered_by``: the model that upstream says has answered;
     ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
-    token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them.
+    token; ``usage``: of all its answers; ``traceparent``: the client's
+    header of that name (W3C), if it sent one; ``group``: its turns, once the engine has taken them.
     """
 
     failure: Failure | None = None
@@ -43,6 +44,7 @@ class Facts:
     first_token: float | None = None
     usage: Usage | None = None
     body_bytes: int = 0
+    traceparent: str | None = None
     group: TurnGroup | None = None
 
     def heard(self, events: Iterable[Event], now: float) -> None:
