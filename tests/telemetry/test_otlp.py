@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import treq
-from collector import Collector, attributes, collecting
 from harness import Daemon, start_daemon, stop_daemon, until
+from otlp_collector import Collector, attributes, collecting
 from pytest_twisted import ensureDeferred
 from scraping import user
 from twisted.logger import formatEvent, globalLogPublisher
