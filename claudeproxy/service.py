@@ -43,7 +43,7 @@ from claudeproxy.state import (
 )
 from claudeproxy.telemetry.labels import ModelLabels
 from claudeproxy.telemetry.metrics import Metrics
-from claudeproxy.telemetry.present import Build
+from claudeproxy.telemetry.present import Build, KeyQuota
 from claudeproxy.web.gate import Gate
 from claudeproxy.web.keys import KeyFileError
 from claudeproxy.web.keys_file import KeysFile
@@ -93,7 +93,7 @@ class Claudemax(MultiService):
         self._store = None if settings.no_store else _store(environ)
         self._ledger = None if settings.no_ledger else _ledger(environ)
         models = ModelLabels(self.engine.catalogue)
-        self._metrics = Metrics(reactor, self.engine, models, self._build)
+        self._metrics = Metrics(reactor, self.engine, models, self._build, self._key_quotas)
         api = API(
             reactor,
             self.engine,
@@ -192,6 +192,13 @@ class Claudemax(MultiService):
 
     def _build(self) -> Build:
         return Build(__version__, self.cli.version, len(self._trial.lost))
+
+    def _key_quotas(self) -> Iterator[KeyQuota]:
+        keys = self.gate.keys
+        for key, rules in ({} if keys is None else keys.rules).items():
+            for quota in self.quotas.of(key, rules):
+                used = quota.used / quota.limit if quota.limit else 1.0
+                yield KeyQuota(key, quota.name, used)
 
     def _upstream(self, scratch: str) -> launch.Upstream | None:
         """What stands in place of the subscription; ``None`` if nothing does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector
 from prometheus_client.core import Metric
@@ -14,7 +14,7 @@ from claudeproxy.engine.engine import Engine
 from claudeproxy.ledger.record import TurnRecord
 
 from .labels import ModelLabels, outcome
-from .present import Build, Present
+from .present import Build, KeyQuota, Present
 from .reactor_lag import ReactorLag
 
 FIRST_TOKEN = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120)
@@ -28,7 +28,12 @@ class Metrics(Collector):
     """A registry of its own: nothing is mixed with what an embedding program counts."""
 
     def __init__(
-        self, reactor: IReactorTime, engine: Engine, models: ModelLabels, build: Callable[[], Build]
+        self,
+        reactor: IReactorTime,
+        engine: Engine,
+        models: ModelLabels,
+        build: Callable[[], Build],
+        quotas: Callable[[], Iterable[KeyQuota]] = tuple,
     ) -> None:
         self._models = models
         self._registry = registry = CollectorRegistry()
@@ -84,7 +89,7 @@ class Metrics(Collector):
         )
         self._lag = ReactorLag(reactor, lag.observe)
         PlatformCollector(registry=registry)
-        registry.register(Present(engine, build))
+        registry.register(Present(engine, build, quotas))
 
     def observe(self, record: TurnRecord) -> None:
         """Count a turn that is over."""

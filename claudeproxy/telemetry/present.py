@@ -33,12 +33,27 @@ class Build:
     lost_facts: int = 0
 
 
-class Present(Collector):
-    """The state of ``engine`` and of this process."""
+@frozen
+class KeyQuota:
+    """``used``: the share (0 to 1, or beyond) of what the holder of ``key`` may use."""
 
-    def __init__(self, engine: Engine, build: Callable[[], Build]) -> None:
+    key: str
+    quota: str
+    used: float
+
+
+class Present(Collector):
+    """The state of ``engine``, of the keys' quotas, and of this process."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        build: Callable[[], Build],
+        quotas: Callable[[], Iterable[KeyQuota]],
+    ) -> None:
         self._engine = engine
         self._build = build
+        self._quotas = quotas
 
     def collect(self) -> Iterator[Metric]:
         build = self._build()
@@ -53,6 +68,14 @@ class Present(Collector):
         yield from self._turns()
         yield from self._processes()
         yield from self._plan()
+        quotas = GaugeMetricFamily(
+            "claudemax_key_quota_used_ratio",
+            "Used share of what the holder of a key may use.",
+            labels=("key", "quota"),
+        )
+        for each in self._quotas():  # as many as the key file has
+            quotas.add_metric((each.key, each.quota), each.used)
+        yield quotas
         yield from _this_process()
 
     def _turns(self) -> Iterator[Metric]:

@@ -25,6 +25,8 @@ from twisted.logger import globalLogPublisher
 from claudeproxy.cli.states import State
 from claudeproxy.testing import fake_cli
 
+QUOTA = "claudemax_key_quota_used_ratio"
+
 BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"messages": user("Hello")}),
     "messages": ("/v1/messages", {"messages": user("Hello"), "max_tokens": 50}),
@@ -40,6 +42,18 @@ async def ask(daemon: Daemon, dialect: str, status: int = 200, **fields: Any) ->
     told = await treq.json_content(response)
     assert response.code == status, told
     return told
+
+
+async def ask_as(daemon: Daemon, key: str) -> None:
+    """A turn of the holder of ``key``, until all of it is known."""
+    seen: list[Any] = []
+    daemon.api.journal.observers.append(seen.append)
+    path, body = BODIES["chat"]
+    sent = {"authorization": f"Bearer {key}"}
+    response = await daemon.post(path, {"model": "sonnet", **body}, **sent)
+    assert response.code == 200, await treq.content(response)
+    await treq.content(response)
+    await until(lambda: seen)
 
 
 async def leave(daemon: Daemon) -> None:
@@ -147,19 +161,21 @@ async def test_the_key_is_needed(
     make_daemon: Any, tmp_path: Path, lines: list[dict[str, Any]]
 ) -> None:
     keys = tmp_path / "keys"
-    keys.write_text("prometheus: s3cret\n")
+    keys.write_text("prometheus: s3cret\napp: other requests=4/day tokens=1000/day\n")
     keys.chmod(0o600)
     daemon: Daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=str(keys))
     refused = await treq.get(daemon.url + "/metrics")
     assert refused.code == 401
     assert b"claudemax_" not in await treq.content(refused)
-    assert "claudemax_turns" in await scrape(daemon, authorization="Bearer s3cret")
+    await ask_as(daemon, "other")
+    quotas = by(await scrape(daemon, authorization="Bearer s3cret"), QUOTA, "quota")
+    assert quotas["requests/day"] == 0.25 and 0 < quotas["tokens/day"] < 1
     elsewhere = await treq.get(daemon.url + "/metrics", headers={"host": "evil.example"})
     assert elsewhere.code == 403
     await treq.content(elsewhere)
     # A good scrape is no line of the log: it comes every few seconds.
     assert [(line["path"], line["status"]) for line in lines] == [
-        ("/metrics", 401), ("/metrics", 403)
+        ("/metrics", 401), ("/v1/chat/completions", 200), ("/metrics", 403)
     ]  # fmt: skip
 
 
