@@ -68,6 +68,7 @@ def test_defaults() -> None:
         "no_repair": False,
         "no_store": False,
         "no_ledger": False,
+        "otlp": None,
         "log_format": "auto",
         "api_key_file": None,
     }

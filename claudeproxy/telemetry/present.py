@@ -132,10 +132,12 @@ class Present(Collector):
             "System prompts with their tools that are refused because they would be charged for.",
             quota.charges.charged,
         )
-        login = quota.login
-        if login.works is not None or login.failing:
-            works = bool(login.works) and not login.failing
-            yield _gauge("login_works", "Whether the CLI's login works; absent if unknown.", works)
+        login = GaugeMetricFamily(
+            "claudemax_login_works", "Whether the CLI's login works; absent while that is unknown."
+        )
+        if quota.login.works is not None or quota.login.failing:
+            login.add_metric((), bool(quota.login.works) and not quota.login.failing)
+        yield login
 
 
 def _this_process() -> Iterator[Metric]:
