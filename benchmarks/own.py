@@ -5,6 +5,8 @@ from __future__ import annotations
 import selectors
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from attrs import define
 from claudeproxy.testing import fake_cli
 
 from .client import ask, request
-from .subjects import Bare, Daemon
+from .subjects import ROOT, Bare, Daemon
 
 NOWHERE = "http://127.0.0.1:9"
 WORD = "x" * 6
@@ -42,6 +44,8 @@ class Own:
     chunks_a_second: float
     streams_held: int
     rss_mb: dict[str, float]
+    bookkeeping_ms: list[float]
+    """CPU of a turn for journal, ledger, quotas and metrics."""
 
 
 class Double:
@@ -80,7 +84,8 @@ def measure(rounds: int = 150, most: int = 1000) -> Own:
         held = _held(daemon(320))
         _say("open streams")
         rss = _rss(daemon(0), most)
-        return Own(first, follow, paced_us, burst_us, chunks, held, rss)
+        _say("bookkeeping")
+        return Own(first, follow, paced_us, burst_us, chunks, held, rss, _bookkeeping())
 
 
 def _added(made: Double, daemon: Daemon, rounds: int) -> tuple[list[float], list[float]]:
@@ -153,6 +158,12 @@ def _held(daemon: Daemon) -> int:
             break
         held = number
     return held
+
+
+def _bookkeeping() -> list[float]:
+    command = [sys.executable, "-m", "benchmarks.bookkeeping"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [float(line) for line in ran.stdout.split()]
 
 
 def _paced_order(seconds: int) -> str:

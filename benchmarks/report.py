@@ -58,6 +58,7 @@ def targets(result: Result) -> list[Target]:
         Target("added by us, first turn", _own(result, "added_first_ms"), 3, " ms", False),
         Target("added by us, follow-up", _own(result, "added_follow_up_ms"), 3, " ms", False),
         Target("CPU per streamed delta", _own(result, "cpu_per_delta_us"), 100, " us", False),
+        Target("bookkeeping of a turn", _own(result, "bookkeeping_ms"), 1, " ms", False),
         Target("bytes upstream for Hello, peer / ours", _bytes(result), 20, "", True),
         Target("RSS with the most open streams", _rss(result), 150, " MB", False),
     ]  # fmt: skip

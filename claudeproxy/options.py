@@ -153,6 +153,11 @@ class Settings:
     record: str | None = _option(
         "Keep every exchange in this directory, prompts and answers included.", values.path, "DIR"
     )
+    otlp: str | None = _option(
+        "An OpenTelemetry collector (OTLP over HTTP, such as http://localhost:4318) that is sent a "
+        "span and metrics of each turn, without content.",
+        values.url, "URL",
+    )  # fmt: skip
     log_format: str = _option(
         "How the log is written: auto (lines for people on a terminal of `claudemax`, else text), "
         "text, or json (an object a line).",

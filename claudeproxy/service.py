@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
+from claudeproxy import __version__
+from claudeproxy._installed import installer
 from claudeproxy._reactor import IDaemonReactor
 from claudeproxy.cli import launch
 from claudeproxy.cli.installation import Installation
@@ -40,6 +42,9 @@ from claudeproxy.state import (
     responses_file,
     working_directory,
 )
+from claudeproxy.telemetry.labels import ModelLabels
+from claudeproxy.telemetry.metrics import Metrics
+from claudeproxy.telemetry.present import Build, KeyQuota
 from claudeproxy.web.gate import Gate
 from claudeproxy.web.keys import KeyFileError
 from claudeproxy.web.keys_file import KeysFile
@@ -90,13 +95,36 @@ class Claudemax(MultiService):
         self._store = None if settings.no_store else _store(environ)
         self._ledger = None if settings.no_ledger else _ledger(environ)
         self._recorder = _recorder(reactor, settings)
+        models = ModelLabels(self.engine.catalogue)
+        self._metrics = Metrics(reactor, self.engine, models, self._build, self._key_quotas)
         api = API(
-            reactor, self.engine, self.gate, self._status, self._store, self._ledger, self._recorder
+            reactor,
+            self.engine,
+            self.gate,
+            self._status,
+            self._metrics.scrape,
+            store=self._store,
+            ledger=self._ledger,
+            recorder=self._recorder,
         )
         self.journal, self.quotas = api.journal, api.quotas
+        self.journal.observers.append(self._metrics.observe)
+        if settings.otlp is not None:
+            self._trace(settings.otlp, models)
         self.resource: IResource = api.resource()
         connections = CONNECTIONS + 2 * (settings.concurrency + settings.queue)
         self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
+
+    def _trace(self, endpoint: str, models: ModelLabels) -> None:
+        try:
+            # Only where it is asked for: it is an extra, and takes memory.
+            from claudeproxy.telemetry.otlp import OTLP
+        except ImportError as error:
+            why = f"--otlp needs what is not installed ({error}): {installer().add_otel}"
+            raise ConfigError(why) from None
+        otlp = OTLP(self._reactor, endpoint, models, __version__)
+        otlp.setServiceParent(self)
+        self.journal.tracers.append(otlp.observe)
 
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""
@@ -147,6 +175,7 @@ class Claudemax(MultiService):
         await self.engine.stop(self._settings.drain)
         await self.cli.close()
         self._quota_file.close()
+        self._metrics.stop()
         late = self._reactor.callLater(LAST_BYTES, self.site.abort)
         await drained
         if late.active():
@@ -170,6 +199,16 @@ class Claudemax(MultiService):
     def _status(self) -> Status:
         recording = self._recorder is not None
         return Status(self.cli.version, self._upstream_name, self._trial.lost, recording)
+
+    def _build(self) -> Build:
+        return Build(__version__, self.cli.version, len(self._trial.lost))
+
+    def _key_quotas(self) -> Iterator[KeyQuota]:
+        keys = self.gate.keys
+        for key, rules in ({} if keys is None else keys.rules).items():
+            for quota in self.quotas.of(key, rules):
+                used = quota.used / quota.limit if quota.limit else 1.0
+                yield KeyQuota(key, quota.name, used)
 
     def _upstream(self, scratch: str) -> launch.Upstream | None:
         """What stands in place of the subscription; ``None`` if nothing does."""

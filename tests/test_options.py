@@ -69,6 +69,7 @@ def test_defaults() -> None:
         "no_store": False,
         "no_ledger": False,
         "record": None,
+        "otlp": None,
         "log_format": "auto",
         "api_key_file": None,
     }

@@ -210,6 +210,11 @@ class CLIProcess(ProcessProtocol):
         return self._session.points
 
     @property
+    def rewinds(self) -> int:
+        """How often it was rewound."""
+        return self._session.rewinds
+
+    @property
     def can_rewind(self) -> bool:
         """Whether its CLI supports rewinding."""
         return self._session.can_rewind

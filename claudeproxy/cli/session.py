@@ -61,6 +61,8 @@ class Session:
         """Whether a request for this turn may have gone upstream."""
         self.skipped_lines = 0
         """Lines so far that were not messages."""
+        self.rewinds = 0
+        """Rewinds so far."""
         self._now = now
         self._advice = advice or LoginAdvice()
         self._lines = Lines(line_limit)
@@ -444,6 +446,7 @@ class Session:
             return self._broken(f"the Claude CLI refused to rewind: {why}")
         if self.held == 0 and answer.get("precedingAssistantUuid") is not None:
             return self._broken("the Claude CLI has kept a part of what it was to forget")
+        self.rewinds += 1
         self._go(Step.REWOUND)
         if self.state is State.REPLAYING:
             return self._play()

@@ -101,6 +101,12 @@ class Catalogue:
     def _undated(self, name: str) -> str:
         return _DATE.sub("", self.resolve(name).resolved)
 
+    def full_id(self, name: str) -> str | None:
+        """The full id of the model that a client calls ``name``; ``None`` for one that the CLI does
+        not list."""
+        found = self._resolved(name)
+        return found if any(model.resolved == found for model in self._models.values()) else None
+
     def resolve(self, name: str) -> ModelInfo:
         """The model that a client calls ``name``.
 

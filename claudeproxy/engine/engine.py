@@ -163,7 +163,15 @@ class Engine:
         self._tending.clock = reactor
         self.processes: set[CLIProcess] = set()
         """Every process that has not ended."""
+        self.started = 0
+        """How many processes were started."""
+        self._rewound = 0  # by processes that have ended
         self._groups: set[TurnGroup] = set()
+
+    @property
+    def rewinds(self) -> int:
+        """How often processes were rewound."""
+        return self._rewound + sum(process.rewinds for process in self.processes)
 
     def start(self) -> None:
         """Start the first process."""
@@ -259,6 +267,7 @@ class Engine:
 
     def _spawned(self, spawn: Callable[[Engine], CLIProcess]) -> CLIProcess:
         process = spawn(self)
+        self.started += 1
         self.processes.add(process)
         return process
 
@@ -307,6 +316,7 @@ class Engine:
     def process_ended(self, process: CLIProcess) -> None:
         """A process has ended."""
         self.processes.discard(process)
+        self._rewound += process.rewinds
         self.keeper.process_ended(process)
 
 

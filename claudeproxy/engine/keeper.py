@@ -50,7 +50,8 @@ class Keeper:
         """``starts``: how many may start up at once; ``idle``: seconds after which a process that
         nobody uses is ended; ``park``: seconds that a parked call may wait for its result."""
         self._reactor = reactor
-        self._budget = budget
+        self.budget = budget
+        """How many processes there may be."""
         self._idle = idle
         self._park = park
         self._starts = Starts(reactor, spawn, starts, self._hopeless, self.fill)
@@ -180,12 +181,12 @@ class Keeper:
         if self._closed:
             return
         waiting = self._waiting()
-        while waiting + len(self._kept) + len(self._retiring) > self._budget and not self.failures:
+        while waiting + len(self._kept) + len(self._retiring) > self.budget and not self.failures:
             if not self._make_room():
                 break
         missing = waiting + (0 if self.unused or self._scarce else 1)
         alive = len(self._kept) + len(self._retiring) + len(self._ending)
-        self._starts.start(min(missing, self._budget - alive))
+        self._starts.start(min(missing, self.budget - alive))
         if missing and not waiting and not self.starting and not self._ending and not self.failures:
             self._make_way()
 

@@ -32,7 +32,8 @@ class Facts:
 
     ``model``: as it was asked for; ``answered_by``: the model that upstream says has answered;
     ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
-    token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them;
+    token; ``usage``: of all its answers; ``traceparent``: the client's
+    header of that name (W3C), if it sent one; ``group``: its turns, once the engine has taken them;
     ``key``: the name of the client's key, as it was when the request arrived;
     ``fields``: the names of its body's fields, once that is read.
     """
@@ -45,6 +46,7 @@ class Facts:
     first_token: float | None = None
     usage: Usage | None = None
     body_bytes: int = 0
+    traceparent: str | None = None
     group: TurnGroup | None = None
     key: str | None = None
     fields: tuple[str, ...] | None = None
@@ -83,12 +85,13 @@ def write(
     """Write the line of one request.
 
     ``status``: as sent, ``None`` if nothing was sent; ``key``: the name of the client's key;
-    ``left``: the client left before the end. A good ``/health`` gets no line, because monitors
-    poll it all the time.
+    ``left``: the client left before the end. A good ``/health`` or ``/metrics`` gets no line,
+    because monitors poll them all the time.
     """
     path = path.partition(b"?")[0]
     failure = found.failure
-    if status == 200 and failure is None and not left and path.rstrip(b"/").endswith(b"/health"):
+    polled = path.rstrip(b"/").endswith((b"/health", b"/metrics"))
+    if status == 200 and failure is None and not left and polled:
         return
     code = None if failure is None else failure.code
     cause = None

@@ -53,6 +53,7 @@ class TurnHandler:
         """The body of the reply; empty if it was streamed."""
         asked = parsed.requests
         told = facts(request)
+        told.traceparent = request.getHeader("traceparent")
         n = sum(one.n for one in asked)
         collected, unended = Collected(n), set(range(n))
         streamed = None

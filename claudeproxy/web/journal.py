@@ -39,6 +39,8 @@ class Journal:
         self.observers: list[Callable[[TurnRecord], object]] = []
         """Called with every turn once all of it is known: a moment after its end, when the CLI has
         told how it was paid for."""
+        self.tracers: list[Callable[[TurnRecord, str | None], object]] = []
+        """The same, with the ``traceparent`` of the request (W3C), which no record keeps."""
 
     def began(self, record: TurnRecord, facts: Facts) -> None:
         """A turn has arrived. ``record``: what is known so far."""
@@ -89,6 +91,7 @@ class Journal:
             )
         record = evolve(record, windows_after=quota.windows.shares(self._engine.now()))
         self._tell(self.observers, record)
+        self._tell(self.tracers, record, facts.traceparent)
 
     def _tell(self, observers: list[Any], *told: Any) -> None:
         for observer in list(observers):

@@ -52,12 +52,16 @@ ROUTES = (
     "/v1/usage/turns",
     "/v1/debug/refused",
     "/health",
+    "/metrics",
     "/docs/plan",
 )
 """The routes of this server; those below ``/v1`` also exist without it."""
 
 Read = Callable[[Any, str, int], ParsedBody]
 """A dialect's function to read a body; see :class:`~claudeproxy.dialects.shapes.ParsedBody`."""
+
+Metrics = Callable[[str], tuple[str, bytes]]
+"""From an ``Accept`` header to content type and body."""
 
 _app = Klein()
 
@@ -85,12 +89,14 @@ class API:
         engine: Engine,
         gate: Gate,
         status: Callable[[], Status],
+        metrics: Metrics,
+        *,
         store: Store | None = None,
         ledger: Ledger | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        """``store``: where responses are kept; ``None`` to keep none. ``ledger``: where turns are,
-        and ``recorder``: where whole exchanges are; the same."""
+        """``metrics``: what ``/metrics`` says. ``store``: where responses are kept; ``None`` to keep
+        none. ``ledger``: where turns are, and ``recorder``: where whole exchanges are; the same."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
@@ -98,6 +104,7 @@ class API:
         self._store = store
         self._ledger = ledger
         self._recorder = recorder
+        self._metrics = metrics
         self.journal = Journal(engine)
         self.refused = Refused()
         if ledger is not None:
@@ -305,6 +312,13 @@ class API:
         if not self._gate.shows_all(request.requestHeaders):
             found = {"status": found["status"]}
         return reply(request, found)
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: Request) -> bytes:
+        """The metrics, in the format that Prometheus asks for."""
+        content_type, body = self._metrics(request.getHeader("accept") or "")
+        request.setHeader(b"content-type", content_type.encode())
+        return body
 
     # -- errors --
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from otlp_collector import Collector, collecting
 from subdaemon import Twistd, wait
 
 from claudeproxy.cli import launch
@@ -46,6 +47,9 @@ class Clients:
             "content-type": "application/json",
             "authorization": f"Bearer {CANARY['api-key']}",
             "x-canary": CANARY["header-value"],
+            "baggage": f"a={CANARY['header-value']}",
+            "tracestate": f"a={CANARY['header-value']}",
+            "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
         }
         connection.request("POST", f"{path}?q={CANARY['url-value']}", data, {**known, **headers})
         self._look()
@@ -53,6 +57,14 @@ class Clients:
         text = reply.read().decode()
         self._look()
         return reply.status, text
+
+    def scrape(self) -> str:
+        """The metrics."""
+        connection = HTTPConnection("localhost", timeout=60)
+        connection.sock = self._daemon.connect()
+        key = {"authorization": f"Bearer {CANARY['api-key']}"}
+        connection.request("GET", f"/metrics?q={CANARY['url-value']}", headers=key)
+        return connection.getresponse().read().decode()
 
     def chat(self, *messages: Any, **fields: Any) -> tuple[int, str]:
         said = [{"role": "system", "content": CANARY["system"]}, *messages]
@@ -189,7 +201,13 @@ def left(folder: Path) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Twistd]:
+def collector() -> Iterator[Collector]:
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(collector: Collector, tmp_path: Path) -> Iterator[Twistd]:
     home = tmp_path / "h"
     home.mkdir()
     keys = tmp_path / "keys"  # beside what is searched
@@ -199,19 +217,22 @@ def daemon(tmp_path: Path) -> Iterator[Twistd]:
     assert claude is not None, "the [cli] extra is not installed"
     running = Twistd(
         home, "--claude", claude, "--demo", "--api-key-file", str(keys), "--idle-timeout", "20",
-        environ={"CLAUDEMAX_UPSTREAM_KEY": CANARY["upstream-key"]},
+        "--otlp", collector.url, environ={"CLAUDEMAX_UPSTREAM_KEY": CANARY["upstream-key"]},
     )  # fmt: skip
     yield running.up()
     running.process.kill()
     running.process.wait()
 
 
-def test_nothing_is_left(daemon: Twistd) -> None:
+def test_nothing_is_left(daemon: Twistd, collector: Collector) -> None:
     client = Clients(daemon)
     every_way(client)
     refused = client.refused()
     assert refused.count('"request_id"') > 10
     assert [word for word, canary in CANARY.items() if canary in refused] == []
+    metrics = client.scrape()
+    assert "claudemax_turns_total{" in metrics
+    assert [word for word, canary in CANARY.items() if canary in metrics] == []
     home = daemon.log.parent
     assert client.seen == set()
     assert list(home.glob("claudemax-*/config/.claude.json")), "the CLI writes where we look"
@@ -222,6 +243,9 @@ def test_nothing_is_left(daemon: Twistd) -> None:
     files = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
     assert files == {"log", "cli/claude", "cli/plan.json", *state}
     assert daemon.log.read_text().count("req_") > 20
+    assert len(collector.spans()) > 20 and collector.metrics()
+    sent = b"".join(body for _, _, body in collector.received)
+    assert [word for word, canary in CANARY.items() if canary.encode() in sent] == []
 
 
 def test_a_killed_daemon_leaves_nothing_either(daemon: Twistd) -> None:
