@@ -104,7 +104,10 @@ class Catalogue:
     def full_id(self, name: str) -> str | None:
         """The full id of the model that a client calls ``name``; ``None`` for one that the CLI does
         not list."""
-        found = self._resolved(name)
+        try:
+            found = self.resolve(name).resolved
+        except FailureError:
+            return None
         return found if any(model.resolved == found for model in self._models.values()) else None
 
     def resolve(self, name: str) -> ModelInfo:

@@ -38,7 +38,8 @@ class Totals:
         """The sum of ``hours``."""
         rows = list(hours)
         # Column by column: years have some ten thousand rows, and the reactor waits.
-        return cls(*_sums(rows, _SUMMED), Usage(*_sums([row.usage for row in rows], _USAGE)))
+        usage = Usage(*_sums([row.usage for row in rows], _USAGE))
+        return cls(**dict(zip(_SUMMED, _sums(rows, _SUMMED), strict=True)), usage=usage)
 
     @property
     def cache_share(self) -> float | None:

@@ -65,7 +65,7 @@ class Refused:
         path: bytes,
         status: int | None,
         facts: Facts,
-        user_agent: str | None,
+        user_agent: bytes | None,
         key: str | None,
     ) -> None:
         """A request is over; it is kept if it was answered with an error.

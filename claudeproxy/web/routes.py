@@ -95,8 +95,8 @@ class API:
         ledger: Ledger | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        """``metrics``: what ``/metrics`` says. ``store``: where responses are kept; ``None`` to keep
-        none. ``ledger``: where turns are, and ``recorder``: where whole exchanges are; the same."""
+        """``metrics``: what ``/metrics`` says. ``store``: where responses are kept, ``ledger``: where
+        turns are, ``recorder``: where whole exchanges are; ``None`` to keep none."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate

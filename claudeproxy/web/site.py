@@ -200,7 +200,7 @@ class Channel(HTTPChannel):
         seconds = self.site.reactor.seconds() - self._began
         key = self.site.gate.key_name(self._headers)
         access_log.write(*about, seconds, key, left=failure is None)
-        (agent,) = self._headers.getRawHeaders("user-agent", [None])[-1:]
+        (agent,) = self._headers.getRawHeaders(b"user-agent", [None])[-1:]
         self.site.refused.note(*about, agent, key)
 
     def _close(self) -> None:

@@ -205,7 +205,9 @@ def test_everything_is_bounded_and_printable() -> None:
     assert names is not None and len(names) == 40 and {len(name) for name in names} == {64}
     gate = Failure(Kind.INVALID, long, 400)
     for facts in (Facts(gate), Facts(failure, body_bytes=5, fields=names)):
-        note(refused, method=long.encode(), path=long.encode(), user_agent=long, facts=facts)
+        note(
+            refused, method=long.encode(), path=long.encode(), user_agent=long.encode(), facts=facts
+        )
     for kept in refused.latest():
         text = json.dumps(kept, ensure_ascii=False)
         assert len(text) < 4000 and "\\u001b" not in text and "…" in kept["path"]

@@ -56,6 +56,10 @@ class Reply:
         return json.loads(self.body)
 
 
+def no_metrics(accept: str) -> tuple[str, bytes]:
+    return "text/plain", b""
+
+
 class Client:
     """One connection to a server of its own."""
 
@@ -71,7 +75,7 @@ class Client:
         clock = self.machine.clock
         recorder = None if record is None else Recorder(clock, record)
         status = Status("2", "none")
-        api = API(clock, self.machine.engine, gate, lambda: status, recorder=recorder)
+        api = API(clock, self.machine.engine, gate, lambda: status, no_metrics, recorder=recorder)
         self.site = LimitedSite(clock, api.resource(), gate, api.refused)
         self.connect()
 
