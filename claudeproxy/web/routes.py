@@ -95,8 +95,8 @@ class API:
         ledger: Ledger | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        """``metrics``: what ``/metrics`` says. ``store``: where responses are kept, ``ledger``: where
-        turns are, ``recorder``: where whole exchanges are; ``None`` to keep none."""
+        """``metrics``: what ``/metrics`` says. Responses are kept in ``store``, turns in ``ledger``,
+        whole exchanges by ``recorder``; nowhere where that is ``None``."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
