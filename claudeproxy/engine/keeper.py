@@ -16,6 +16,7 @@ from claudeproxy.messages import Failure, FailureError, Message
 from . import memory
 from .digest import extended
 from .placing import Kept, Placement, Wanted, cheapest, least, worth_less
+from .reports import ProcessReport, report, report_kept
 from .starts import Starts
 
 REFILL = 0.5
@@ -85,6 +86,18 @@ class Keeper:
         """How many starts in a row have failed."""
         return self._starts.failures
 
+    def reports(self) -> list[ProcessReport]:
+        """What each process is at and holds."""
+        now = self._reactor.seconds()
+        others = {
+            **dict.fromkeys(self._starts.processes, "starting"),
+            **dict.fromkeys(self._retiring, "retiring"),
+            **dict.fromkeys(self._ending, "ending"),
+        }
+        return [report_kept(kept, now) for kept in self._kept.values()] + [
+            report(process, state, now) for process, state in others.items()
+        ]
+
     # -- turns --
 
     def claim(self, wanted: Wanted) -> Deferred[Placement]:
@@ -130,6 +143,7 @@ class Keeper:
             self.fill_later()
         kept.busy = True
         kept.prefixes, kept.fixed = wanted.prefixes, wanted.fixed
+        kept.model = wanted.model
         return placement
 
     def give_back(self, placement: Placement, answer: Message | None) -> None:

@@ -32,7 +32,8 @@ class Facts:
 
     ``model``: as it was asked for; ``answered_by``: the model that upstream says has answered;
     ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
-    token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them.
+    token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them;
+    ``routine``: an open page asks for it again and again, so it gets no line while all is well.
     """
 
     failure: Failure | None = None
@@ -44,6 +45,7 @@ class Facts:
     usage: Usage | None = None
     body_bytes: int = 0
     group: TurnGroup | None = None
+    routine: bool = False
 
     def heard(self, events: Iterable[Event], now: float) -> None:
         """A burst of events of one of its answers."""
@@ -84,12 +86,12 @@ def write(
     """
     path = path.partition(b"?")[0]
     failure = found.failure
+    if status == 200 and failure is None and found.routine:
+        return
     if status == 200 and failure is None and not left and path.rstrip(b"/").endswith(b"/health"):
         return
     code = None if failure is None else failure.code
-    cause = None
-    if failure is not None and failure.status >= 500:
-        cause = failure.message if failure.cause is None else failure.cause
+    cause = None if failure is None else cause_of(failure)
     outcome = "ok" if failure is None else failure.kind.value
     _log.info(
         "{request_id} {method} {path} {shown} {outcome}{more} {seconds:.2f}s{whose}{why}",
@@ -113,6 +115,14 @@ def write(
         cause=cause,
         why=f": {cause}" if cause else "",
     )
+
+
+def cause_of(failure: Failure) -> str | None:
+    """Why the daemon or the upstream failed, in words that quote nobody; ``None`` if the client is
+    to blame."""
+    if failure.status < 500:
+        return None
+    return failure.message if failure.cause is None else failure.cause
 
 
 def _spent(found: Facts) -> dict[str, Any]:

@@ -3,6 +3,7 @@ reaches a route, and gets its line in the log."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 
 from twisted.internet.address import UNIXAddress
@@ -19,18 +20,25 @@ from .json_replies import phrase, refuse, request_id
 
 
 class APIResource(Resource):
-    """Checks requests, and passes them on to ``routes``."""
+    """Checks requests, and passes them on: to that of ``pages`` which has the first segment of
+    their path, else to ``routes``."""
 
     isLeaf = True
 
     def __init__(
-        self, reactor: IReactorTime, gate: Gate, journal: Journal, routes: IResource
+        self,
+        reactor: IReactorTime,
+        gate: Gate,
+        journal: Journal,
+        routes: IResource,
+        pages: Mapping[bytes, IResource],
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._gate = gate
         self._journal = journal
         self._routes = routes
+        self._pages = pages
 
     def render(self, request: Request) -> int:
         """Reply to ``request``, now or later."""
@@ -73,7 +81,7 @@ class APIResource(Resource):
         # A superfluous slash, at the end or where a base URL ends, makes no difference.
         request.postpath = [part for part in request.postpath if part] or [b""]
         preflight = self._gate.preflight(request.method, headers)
-        failure = self._failure(request, preflight is not None)
+        failure = self._failure(request)
         if failure is not None:
             self._end(request, refuse(request, failure))
         elif preflight is not None:
@@ -85,9 +93,9 @@ class APIResource(Resource):
             # Klein builds URLs from it, which nobody uses. A Host that is not a name would break
             # it, and so would a unix socket without a Host.
             request.getRequestHostname = lambda: b"localhost"  # type: ignore[method-assign]
-            self._routes.render(request)
+            self._pages.get(request.postpath[0], self._routes).render(request)
 
-    def _failure(self, request: Request, preflight: bool) -> Failure | None:
+    def _failure(self, request: Request) -> Failure | None:
         headers = request.requestHeaders
         assert request.postpath is not None and request.prepath is not None
         assert request.content is not None
@@ -100,11 +108,13 @@ class APIResource(Resource):
                 "create it with requestFactory=claudeproxy.web.requests.InMemoryRequest",
                 413,
             )
-        keyless = preflight or (
-            request.postpath == [b"health"] and request.method in (b"GET", b"HEAD")
+        path = b"/".join(request.postpath)
+        refusal = self._gate.refusal(
+            headers,
+            unix=isinstance(request.getHost(), UNIXAddress),
+            keyless=self._gate.is_keyless(request.method, path, headers),
+            form=self._gate.is_form(request.method, path),
         )
-        unix = isinstance(request.getHost(), UNIXAddress)
-        refusal = self._gate.refusal(headers, unix=unix, keyless=keyless)
         if refusal is not None:
             return refusal
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,11 @@ class API:
             self.journal.observers.append(ledger.add)
         self._handler = TurnHandler(reactor, engine, gate, self.journal)
 
-    def resource(self) -> IResource:
-        """The resource of the API, to be mounted in any site."""
-        return APIResource(self._reactor, self._gate, self.journal, self.app.resource())
+    def resource(self, pages: Mapping[bytes, IResource] | None = None) -> IResource:
+        """The resource of the API, to be mounted in any site. ``pages``: what else is served, by
+        the first segment of its path."""
+        routes = self.app.resource()
+        return APIResource(self._reactor, self._gate, self.journal, routes, pages or {})
 
     # -- turns --
 
