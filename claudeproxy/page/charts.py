@@ -26,31 +26,35 @@ svg { --text: #5f5b55; --line: #e4e1db; --c0: #2f6db5; --c1: #8c6bc8; --c2: #9cc
 _FONT = "system-ui, sans-serif"
 
 
-def tokens(periods: Sequence[Period]) -> bytes:
+WIDTHS = (620, 340)
+"""In CSS pixels: the letters are as large for a telephone as for others."""
+
+
+def tokens(periods: Sequence[Period], width: int) -> bytes:
     """A bar for each period: its tokens by how they were counted. A SVG document."""
     from pygal import StackedBar
 
-    chart = StackedBar(**_looks(periods, 230), value_formatter=words.count)
+    chart = StackedBar(**_looks(periods, width, 230), value_formatter=words.count)
     for title, name in (("new input", "fresh"), ("written to the cache", "written"),
                         ("read from the cache", "cached"), ("output", "output")):  # fmt: skip
         chart.add(title, [getattr(period, name) for period in periods])
     return _rendered(chart)
 
 
-def cache(periods: Sequence[Period]) -> bytes:
+def cache(periods: Sequence[Period], width: int) -> bytes:
     """The share of the input that came from the cache, in percent. A SVG document."""
     from pygal import Line
 
     shares = [None if p.cache_share is None else 100 * p.cache_share for p in periods]
     chart = Line(
-        **_looks(periods, 130), value_formatter=lambda share: f"{share:.0f} %",
+        **_looks(periods, width, 130), value_formatter=lambda share: f"{share:.0f} %",
         range=(0, 100), y_labels=[0, 50, 100], dots_size=2, allow_interruptions=True,
     )  # fmt: skip
     chart.add("input from the cache", shares)
     return _rendered(chart)
 
 
-def _looks(periods: Sequence[Period], height: int) -> dict[str, Any]:
+def _looks(periods: Sequence[Period], width: int, height: int) -> dict[str, Any]:
     # Not above: it takes a quarter of a second, which a daemon that starts has no use for.
     from pygal.style import Style
 
@@ -64,11 +68,11 @@ def _looks(periods: Sequence[Period], height: int) -> dict[str, Any]:
         colors=("var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)"),
     )  # fmt: skip
     return {
-        "width": 620, "height": height, "style": style, "js": (), "no_prefix": True,
+        "width": width, "height": height, "style": style, "js": (), "no_prefix": True,
         "css": ("file://style.css", "file://graph.css", f"inline:{_COLOURS}"),
         "x_labels": [period.label for period in periods],
-        "x_labels_major_every": max(1, len(periods) // 6), "show_minor_x_labels": False,
-        "legend_at_bottom": True, "legend_at_bottom_columns": 4, "legend_box_size": 10,
+        "x_labels_major_every": max(1, len(periods) * 90 // width), "show_minor_x_labels": False,
+        "legend_at_bottom": True, "legend_at_bottom_columns": width // 150, "legend_box_size": 10,
         "truncate_legend": -1, "truncate_label": -1,
         "margin": 4, "spacing": 8, "y_labels_major_count": 3,
         "show_minor_y_labels": False, "print_values": False, "no_data_text": "no turns",

@@ -56,9 +56,9 @@ class Live:
         self._plan()
         try:
             await done
+            request.unregisterProducer()
         finally:
             del self._watchers[request]
-            request.unregisterProducer()
             if not self._watchers and self._next is not None:
                 self._next.cancel()
                 self._next = None

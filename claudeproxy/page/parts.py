@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -67,6 +68,12 @@ def table(
 def quiet(*content: Cell) -> Tag:
     """Of less weight."""
     return tags.span(*content, class_="quiet")
+
+
+def sentence(text: str) -> list[Cell]:
+    """``text``, in which no ``--option`` is broken at its hyphens."""
+    parts = re.split(r"(--[a-z-]+)", text)
+    return [tags.span(part, class_="option") if n % 2 else part for n, part in enumerate(parts)]
 
 
 def note(*content: Cell, looks: str = "quiet") -> Tag:

@@ -10,7 +10,7 @@ from twisted.web.template import Tag, tags
 from claudeproxy.ledger.record import TurnRecord
 
 from . import words
-from .parts import Cell, Column, badge, bar, note, quiet, section, table
+from .parts import Cell, Column, badge, bar, note, quiet, section, sentence, table
 from .snapshot import Snapshot
 
 HIGH = 80
@@ -25,7 +25,7 @@ def window_name(name: str) -> str:
         if name.startswith(start):
             family = name.removeprefix(start).strip("_").replace("_", " ")
             return f"{words_for}, {family}" if family else words_for
-    return name.replace("_", " ")
+    return "".join(c for c in name.replace("_", " ")[: words.LONGEST] if c.isprintable())
 
 
 def plan(seen: Snapshot) -> Tag:
@@ -69,12 +69,12 @@ def _window(name: str, window: Mapping[str, Any], now: float) -> Tag:
     if window["reserve"]:
         at = 100 - window["reserve"]
         layers.append(("reserve", at, at + 0.6))
-    share = "used up" if looks == "bad" else f"{filled:.3g} %"
+    share, rest = ("used up", "") if looks == "bad" else (f"{filled:.3g} %", " used")
     title = window_name(name)
     return tags.div(
         tags.h3(title),
-        tags.p(tags.strong(share, class_=looks), quiet("" if looks == "bad" else " used")),
-        bar(f"{title}: {share} used", *layers),
+        tags.p(tags.strong(share, class_=looks), quiet(rest)),
+        bar(f"{title}: {share}{rest}", *layers),
         tags.ul(
             tags.li("resets in ", words.moment(resets, words.span(resets - now))),
             tags.li(_ahead(projection, now)) if looks != "bad" else "",
@@ -102,14 +102,14 @@ def _extra_usage(told: Mapping[str, Any], paid: int) -> Tag:
     enabled = {True: "on", False: "off", None: "not known"}[told["enabled"]]
     here = "is spent" if told["allowed_here"] else "is not spent (--extra-usage)"
     return tags.p(
-        quiet(f"Extra usage: {enabled} in the account; here it {here}. "),
+        quiet(*sentence(f"Extra usage: {enabled} in the account; here it {here}. ")),
         badge(words.counted(paid, "paid turn"), "bad") if paid else quiet("No turn was paid."),
     )
 
 
 def _paid(seen: Snapshot) -> Tag:
     columns = (
-        Column("Paid turn"), Column("Client"), Column("Model"), Column("Output", True),
+        Column("Paid turn"), Column("Client"), Column("Model", extra=True), Column("Output", True),
         Column("At list price", True),
     )  # fmt: skip
     return table(

@@ -12,8 +12,8 @@ from .snapshot import Snapshot
 
 _COLUMNS = (
     Column("Process"), Column("State"), Column("Holds"), Column("Model", extra=True),
-    Column("Turns", True, extra=True), Column("Rest", True), Column("Age", True, extra=True),
-    Column("Memory", True),
+    Column("Turns", True, extra=True), Column("Rest", True, extra=True),
+    Column("Age", True, extra=True), Column("Memory", True),
 )  # fmt: skip
 
 _LOOKS = {"running": "good", "starting": "warning", "retiring": "warning", "ending": "warning"}

@@ -53,7 +53,7 @@ _HEADERS = {
 
 _STATIC = Path(__file__).with_name("static")
 
-_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 _CHARTS: dict[str, tuple[Callable[..., bytes], Callable[..., list[history.Period]]]] = {
     "tokens-24h": (charts.tokens, history.hours),
@@ -123,35 +123,28 @@ class Page:
         await self._live.watch(request)
         return b""
 
-    @app.route("/page/<name>.svg", methods=["GET"])
-    async def chart(self, request: Request, name: str) -> bytes:
-        """A chart, or the icon."""
-        if name == "icon":
-            return self._file(request, "icon.svg")
-        if name not in _CHARTS:
-            return _text(request, 404, "there is no such chart")
+    @app.route("/page/<name>-<int:width>.svg", methods=["GET"])
+    async def chart(self, request: Request, name: str, width: int) -> bytes:
+        """A chart."""
         if not self._let_in(request):
             return _not_signed_in(request)
         ledger = (await self._sources.usage())["ledger"]
-        if ledger is None:
-            return _text(request, 404, "this server keeps no turns")
+        if ledger is None or name not in _CHARTS or width not in charts.WIDTHS:
+            return _text(request, 404, "there is no such chart")
         draw, periods = _CHARTS[name]
         shown = periods(ledger, self._sources.engine.now())
+        # In a thread, for it takes longer than any turn should wait.
         pool = self._reactor.getThreadPool()
-        drawn: bytes = await deferToThreadPool(self._reactor, pool, draw, shown)
+        drawn: bytes = await deferToThreadPool(self._reactor, pool, draw, shown, width)
         _secure(request, CHART_POLICY, "image/svg+xml")
         return drawn
 
-    @app.route("/page/page.<kind>", methods=["GET"])
-    def static(self, request: Request, kind: str) -> bytes:
-        """The style and the script."""
-        if kind not in ("css", "js"):
-            return _text(request, 404, "there is no such file")
-        return self._file(request, f"page.{kind}")
-
-    def _file(self, request: Request, name: str) -> bytes:
-        kind = _TYPES[name.rpartition(".")[2]]
-        _secure(request, CHART_POLICY, f"{kind}; charset=utf-8")
+    @app.route("/page/<name>", methods=["GET"])
+    def static(self, request: Request, name: str) -> bytes:
+        """Style, script and icon."""
+        if name not in _FILES:
+            return _text(request, 404, "there is no such page")
+        _secure(request, CHART_POLICY, f"{_FILES[name]}; charset=utf-8")
         return (_STATIC / name).read_bytes()
 
     # -- signing in --
@@ -229,9 +222,8 @@ class Page:
 def _base(request: Request) -> str:
     """The path of the page, which is ``/`` unless another site has mounted it elsewhere."""
     # Two slashes at its beginning would make a host of what follows them.
-    path = re.sub(r"/+", "/", request.path.decode("latin-1"))
-    base: str = re.sub(r"/page/[^/]*/?$|(?<!/)$", "/", path, count=1)
-    return base
+    path: str = re.sub(r"/+", "/", request.path.decode("latin-1"))
+    return re.sub(r"/page/[^/]*/?$|(?<!/)$", "/", path, count=1)
 
 
 def _cookie(request: Request) -> bytes:
@@ -242,7 +234,7 @@ def _cookie(request: Request) -> bytes:
 def _field(request: Request, name: str) -> str:
     assert request.content is not None
     try:
-        fields = parse_qs(request.content.read().decode(), max_num_fields=10)
+        fields: dict[str, list[str]] = parse_qs(request.content.read().decode(), max_num_fields=10)
     except ValueError:
         return ""
     return fields.get(name, [""])[-1].strip()

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.web.template import Tag, tags
 
 from . import history, words
+from .charts import WIDTHS
 from .history import Period
 from .parts import Cell, Column, badge, note, quiet, section, table
 from .snapshot import Snapshot
@@ -92,20 +93,22 @@ def _figure(
     ]  # fmt: skip
     return tags.figure(
         tags.figcaption(title),
-        tags.img(
-            src=f"{base}page/tokens-{ident}.svg?{at}", alt=f"Tokens. {told}", width="620",
-            height="230",
-        ),
-        tags.img(
-            src=f"{base}page/cache-{ident}.svg?{at}",
-            alt=f"Share of the input from the cache. {title}", width="620", height="130",
-        ),
+        _chart(f"{base}page/tokens-{ident}", at, 230, f"Tokens. {told}"),
+        _chart(f"{base}page/cache-{ident}", at, 130, f"Input from the cache. {title}"),
         tags.details(
             tags.summary("As a table"),
             table(f"Tokens by {unit}", columns, rows) if rows else note("There was no turn."),
             id=f"figures-{ident}",
         ),
     )  # fmt: skip
+
+
+def _chart(path: str, at: str, height: int, alt: str) -> Tag:
+    wide, narrow = (f"{path}-{width}.svg?{at}" for width in WIDTHS)
+    return Tag("picture")(
+        tags.source(media="(max-width: 40rem)", srcset=narrow),
+        tags.img(src=wide, alt=alt, width=str(WIDTHS[0]), height=str(height)),
+    )
 
 
 def who(seen: Snapshot) -> Tag:
@@ -128,7 +131,7 @@ def who(seen: Snapshot) -> Tag:
 def _group(title: str, name: str, rows: Sequence[Mapping[str, Any]]) -> Tag:
     columns = (Column(title.removesuffix("s")), *_TOKENS)
     cells = [([words.name(row[name]), *_figures(row)], "") for row in rows[:MOST]]
-    return table(title, columns, cells, titled=True)
+    return tags.div(table(title, columns, cells, titled=True), class_=name)
 
 
 def _figures(row: Mapping[str, Any]) -> list[Cell]:
@@ -164,7 +167,7 @@ def _keys(keys: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any] | None, n
             ],
             "",
         ))  # fmt: skip
-    return table("Keys", columns, rows, titled=True)
+    return tags.div(table("Keys", columns, rows, titled=True), class_="key")
 
 
 def _quota(quota: Mapping[str, Any], now: float) -> Cell:

@@ -8,7 +8,7 @@ from claudeproxy.ledger.record import PAID, TurnRecord
 from claudeproxy.web.journal import RunningTurn
 
 from . import words
-from .parts import Cell, Column, badge, bar, note, quiet, section, table
+from .parts import Cell, Column, badge, bar, note, quiet, section, sentence, table
 from .remedies import remedy
 from .snapshot import Snapshot
 
@@ -18,12 +18,13 @@ _RUNNING = (
 )  # fmt: skip
 
 _LATEST = (
-    Column("When"), Column("Client"), Column("Model", extra=True), Column("Input", True),
+    Column("When"), Column("Client"), Column("Model", extra=True),
+    Column("Input", True, extra=True),
     Column("Cached", True, extra=True), Column("Output", True),
     Column("First token", True, extra=True), Column("Took", True), Column("Outcome"),
 )  # fmt: skip
 
-_FAILED = (Column("When"), Column("What"), Column("Cause"), Column("Client", extra=True))
+_FAILED = (Column("When"), Column("What and why"), Column("Client", extra=True))
 
 
 def now(seen: Snapshot) -> Tag:
@@ -78,7 +79,11 @@ def _gauge(title: str, number: int, of: int, option: str) -> Tag:
     share = 100 * number / of if of else 0.0
     looks = "bad" if of and number >= of else "good"
     return tags.div(
-        tags.p(tags.strong(str(number)), quiet(f" of {of} ({option})")),
+        tags.p(
+            tags.strong(str(number)),
+            quiet(f" of {of}"),
+            tags.span(f" ({option})", class_="quiet extra"),
+        ),
         bar(f"{title}: {number} of {of}", ("track", 0, 100), (looks, 0, share)),
         class_="gauge",
     )(**{"data-title": title})
@@ -119,13 +124,14 @@ def _row(turn: TurnRecord, now: float) -> list[Cell]:
 def _client(turn: TurnRecord) -> Cell:
     if not turn.key:
         return words.name(turn.client)
-    return [words.name(turn.key), " ", quiet(words.name(turn.client)) if turn.client else ""]
+    client = tags.span(" ", words.name(turn.client), class_="quiet extra")
+    return [words.name(turn.key), client if turn.client else ""]
 
 
 def _outcome(turn: TurnRecord) -> Cell:
     paid = [badge("paid", "bad"), " "] if turn.paid_by == PAID else []
     if turn.outcome == "ok":
-        return [*paid, "ok", quiet(f" {turn.placement}")]
+        return [*paid, "ok", tags.span(" ", words.name(turn.placement), class_="quiet extra")]
     if turn.outcome == "client left":
         return [*paid, quiet("client left")]
     return [*paid, badge(_word(turn.outcome), "bad")]
@@ -133,15 +139,17 @@ def _outcome(turn: TurnRecord) -> Cell:
 
 def _failure(turn: TurnRecord, now: float) -> list[Cell]:
     what: list[Cell] = [badge(_word(turn.outcome), "bad"), " "]
-    what.append(quiet(" ".join(str(word) for word in (turn.status, turn.code) if word)))
-    cause = words.text(turn.cause) if turn.cause else ""
+    what += [quiet(words.name(str(word)), " ") for word in (turn.status, turn.code) if word]
     return [
         words.ago(turn.time, now),
-        what,
-        [tags.div(cause) if cause else "", tags.div(quiet(remedy(turn.outcome)))],
+        [
+            tags.div(what),
+            tags.div(words.text(turn.cause)) if turn.cause else "",
+            tags.div(quiet(*sentence(remedy(turn.outcome)))),
+        ],
         [_client(turn), tags.div(quiet(words.name(turn.model)))],
     ]
 
 
-def _word(kind: str) -> str:
-    return kind.replace("_", " ")
+def _word(kind: str) -> Cell:
+    return words.name(kind.replace("_", " "))

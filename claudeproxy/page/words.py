@@ -75,15 +75,17 @@ def clock(when: float) -> str:
     return f"{datetime.fromtimestamp(when).astimezone():%a %Y-%m-%d %H:%M:%S %Z}"
 
 
-def moment(when: float, text: str) -> Tag:
+def moment(when: float, *text: Tag | str) -> Tag:
     """``text`` for the time ``when`` (epoch seconds), with that in full as its title."""
     iso = datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
-    return tags.time(text, datetime=iso, title=clock(when))
+    return tags.time(*text, datetime=iso, title=clock(when))
 
 
 def ago(when: float, now: float) -> Tag:
-    """``3 min ago``."""
-    return moment(when, "now" if now - when < 1 else f"{span(now - when)} ago")
+    """``3 min ago``, where there is room for all of it."""
+    if now - when < 1:
+        return moment(when, "now")
+    return moment(when, span(now - when), tags.span(" ago", class_="extra"))
 
 
 def name(text: str | None, longest: int = LONGEST) -> Tag | str:
