@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -170,7 +169,7 @@ def table() -> Iterator[tuple[str, Option]]:
 
 def written(settings: Settings) -> Iterator[tuple[str, Option, str, bool]]:
     """Of each option its name, the option, its value as a user would write it, and whether that is
-    another than the default. Of secrets nothing: a URL is told without its password."""
+    another than the default. The upstream's key is no option: it is not told."""
     for field, option in table():
         value = getattr(settings, field)
         is_set = value != attrs.fields_dict(Settings)[field].default
@@ -188,9 +187,6 @@ def _written(value: Any, option: Option) -> str:
         return ", ".join(map("=".join, value))
     if option.repeatable:
         return ", ".join(value)
-    if option.parse is values.url:
-        parts = urlsplit(value)
-        return str(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -248,6 +248,7 @@ def _to_page(request: Request) -> bytes:
 
 
 def _not_signed_in(request: Request) -> bytes:
+    facts(request).failure = Failure(Kind.AUTHENTICATION, "nobody has signed in", 401)
     return _text(request, 401, "sign in first")
 
 
