@@ -59,6 +59,10 @@ def sign_in(base: str, wrong: str = "") -> Tag:
             tags.form(
                 tags.p(wrong, class_="bad", role="alert") if wrong else "",
                 tags.label("Key", for_="key"),
+                # For managers of passwords, which keep one under a name.
+                tags.input(
+                    type="text", name="name", value=TITLE, autocomplete="username", hidden="hidden"
+                ),
                 tags.input(
                     type="password", name="key", id="key", autocomplete="current-password",
                     required="required", autofocus="autofocus",

@@ -17,7 +17,7 @@ def told(machine: Machine) -> list[tuple[str, int, int, str]]:
 
 
 def test_a_process_from_its_start_to_its_end() -> None:
-    machine = Machine([begun("answer"), said("more")], Limits(processes=2))
+    machine = Machine([begun("answer"), said("more")], Limits(processes=1))
     assert told(machine) == [("warm", 0, 0, "")]
     machine.clock.advance(5)
     (report,) = machine.engine.keeper.reports()

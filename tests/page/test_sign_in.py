@@ -132,7 +132,7 @@ async def test_a_browser_signs_in_and_out(keyed: Daemon) -> None:
     asked = await look(keyed)
     assert "s3cret" not in asked.html and "sign-out" not in asked.html
     assert asked.root.find(".//section") is None
-    (field,) = asked.root.findall(".//input")
+    _, field = asked.root.findall(".//input")
     assert (field.get("type"), field.get("name")) == ("password", "key")
     response = await send(keyed, "/page/sign-in", {"key": " s3cret "})
     assert (response.code, header(response, "location")) == (303, "/")
