@@ -59,6 +59,24 @@ class Clients:
         body = {"model": "sonnet", "messages": said, "user": CANARY["user-field"], **fields}
         return self.send(body)
 
+    def page(self) -> str:
+        """All that the page shows to who has signed in."""
+        connection = HTTPConnection("localhost", timeout=60)
+        connection.sock = self._daemon.connect()
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/page/sign-in", f"key={CANARY['api-key']}", form)
+        reply = connection.getresponse()
+        assert reply.status == 303, reply.read()
+        reply.read()
+        cookie = (reply.headers["set-cookie"] or "").partition(";")[0]
+        shown = []
+        for path in ("/", "/page/main", "/page/tokens-24h-620.svg"):
+            connection.request("GET", path, headers={"cookie": cookie, "accept": "text/html"})
+            reply = connection.getresponse()
+            shown.append(reply.read().decode())
+            assert reply.status == 200, shown[-1]
+        return "\n".join(shown)
+
     def _look(self) -> None:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -204,13 +222,16 @@ def test_nothing_is_left(daemon: Twistd) -> None:
     every_way(client)
     home = daemon.log.parent
     assert client.seen == set()
+    shown = client.page()
+    assert "overloaded" in shown and "signed in as" in shown
+    assert [word for word, canary in CANARY.items() if canary in shown] == []
     assert list(home.glob("claudemax-*/config/.claude.json")), "the CLI writes where we look"
     assert left(home) == {}, "while the daemon runs"
     assert daemon.stop() == 0
     assert left(home) == {}, "after its end"
-    state = ".local/state/claudemax/responses.sqlite"
+    state = {f".local/state/claudemax/{name}.sqlite" for name in ("responses", "ledger")}
     files = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
-    assert files == {"log", "cli/claude", "cli/plan.json", state}
+    assert files == {"log", "cli/claude", "cli/plan.json", *state}
     assert daemon.log.read_text().count("req_") > 20
 
 
