@@ -175,6 +175,29 @@ def table() -> Iterator[tuple[str, Option]]:
             yield field.name, field.metadata["option"]
 
 
+def written(settings: Settings) -> Iterator[tuple[str, Option, str, bool]]:
+    """Of each option its name, the option, its value as a user would write it, and whether that is
+    another than the default. The upstream's key is no option: it is not told."""
+    for field, option in table():
+        value = getattr(settings, field)
+        is_set = value != attrs.fields_dict(Settings)[field].default
+        yield field.replace("_", "-"), option, _written(value, option), is_set
+
+
+def _written(value: Any, option: Option) -> str:
+    if value is None or value == ():
+        return option.default
+    if option.is_flag:
+        return "on" if value else "off"
+    if option.parse is values.share:
+        return ", ".join(f"{name}={share * 100:g}" for name, share in value)
+    if option.parse is values.alias:
+        return ", ".join(map("=".join, value))
+    if option.repeatable:
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def read_toml(path: str) -> Mapping[str, Any]:
     """The content of the file at `path`.
 

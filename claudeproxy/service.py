@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
@@ -29,7 +30,10 @@ from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
 from claudeproxy.ledger.ledger import Ledger
-from claudeproxy.options import ConfigError, Settings
+from claudeproxy.options import ConfigError, Settings, written
+from claudeproxy.page.routes import AREAS, FORMS, Page
+from claudeproxy.page.settings import Setting
+from claudeproxy.page.snapshot import Sources
 from claudeproxy.selftest.trial import Trial
 from claudeproxy.state import (
     ELSEWHERE,
@@ -89,9 +93,10 @@ class Claudemax(MultiService):
         if settings.demo:
             self._demo = DemoService(reactor, DemoUpstream(reactor))
             self._demo.setServiceParent(self)
-        self.gate = Gate.make(
+        gate = Gate.make(
             settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
         )
+        self.gate = evolve(gate, pages=AREAS, forms=FORMS)
         self._store = None if settings.no_store else _store(environ)
         self._ledger = None if settings.no_ledger else _ledger(environ)
         self._recorder = _recorder(reactor, settings)
@@ -111,7 +116,11 @@ class Claudemax(MultiService):
         self.journal.observers.append(self._metrics.observe)
         if settings.otlp is not None:
             self._trace(settings.otlp, models)
-        self.resource: IResource = api.resource()
+        sources = Sources(
+            self.engine, self.journal, self._status, self._ledger, api.told_keys, api.refused
+        )
+        self._page = Page(reactor, sources, self.gate, _shown(settings))
+        self.resource: IResource = api.resource(self._page.resources())
         connections = CONNECTIONS + 2 * (settings.concurrency + settings.queue)
         self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
 
@@ -171,6 +180,7 @@ class Claudemax(MultiService):
     async def _stop(self) -> None:
         self._watch.stop()
         await self._trial.stop()
+        self._page.close()
         drained = self.site.drain()
         await self.engine.stop(self._settings.drain)
         await self.cli.close()
@@ -286,6 +296,13 @@ def _creating(path: Path, without: str) -> Iterator[None]:
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
+
+
+def _shown(settings: Settings) -> list[Setting]:
+    return [
+        Setting(name, value, option.default, option.help, is_set)
+        for name, option, value, is_set in written(settings)
+    ]
 
 
 def _limits(settings: Settings) -> Limits:

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from claudeproxy.engine import memory
-from claudeproxy.options import ConfigError, Settings, load, read_toml, table
+from claudeproxy.options import ConfigError, Settings, load, read_toml, table, written
 from claudeproxy.service import _limits
 from claudeproxy.tap import Options
 
@@ -475,3 +475,28 @@ def test_importing_installs_no_reactor() -> None:
 )
 def test_how_many_processes(options: dict[str, str], processes: int) -> None:
     assert _limits(settings(options)).processes == processes
+
+
+def test_settings_as_one_writes_them() -> None:
+    told = {name: (value, is_set) for name, _, value, is_set in written(Settings())}
+    assert set(told) == {field.replace("_", "-") for field, _ in table()}
+    assert not any(is_set for _, is_set in told.values())
+    assert told["port"][0] == "tcp:3456:interface=127.0.0.1" and told["demo"][0] == "off"
+    assert told["drain"][0] == "20" and told["allow-host"][0] == "none"
+    chosen = settings(
+        {
+            "port": ["3456", "unix:/x"], "upstream": "https://proxy.example:8080/v1",
+            "model-alias": ["gpt-4=opus", "o1=haiku"], "reserve": ["five_hour=12.5"],
+            "drain": "2.5", "no-store": "true", "max-body": "1000000",
+        },
+        {"CLAUDEMAX_UPSTREAM_KEY": "upstr3am"},
+    )  # fmt: skip
+    told = {name: (value, is_set) for name, _, value, is_set in written(chosen)}
+    assert told["port"] == ("tcp:3456:interface=127.0.0.1, unix:/x", True)
+    assert told["upstream"] == ("https://proxy.example:8080/v1", True)
+    assert told["model-alias"] == ("gpt-4=opus, o1=haiku", True)
+    assert told["reserve"] == ("five_hour=12.5", True)
+    assert (told["drain"], told["no-store"], told["max-body"]) == (
+        ("2.5", True), ("on", True), ("1000000", True),
+    )  # fmt: skip
+    assert "upstr3am" not in str(told)

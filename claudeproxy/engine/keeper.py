@@ -16,6 +16,7 @@ from claudeproxy.messages import Failure, FailureError, Message
 from . import memory
 from .digest import extended
 from .placing import Kept, Placement, Wanted, cheapest, least, worth_less
+from .reports import ProcessReport, report, report_kept
 from .starts import Starts
 
 REFILL = 0.5
@@ -52,7 +53,8 @@ class Keeper:
         self._reactor = reactor
         self.budget = budget
         """How many processes there may be."""
-        self._idle = idle
+        self.idle = idle
+        """Seconds after which a process that nobody uses is ended."""
         self._park = park
         self._starts = Starts(reactor, spawn, starts, self._hopeless, self.fill)
         self._kept: dict[CLIProcess, Kept] = {}
@@ -85,6 +87,18 @@ class Keeper:
     def failures(self) -> int:
         """How many starts in a row have failed."""
         return self._starts.failures
+
+    def reports(self) -> list[ProcessReport]:
+        """What each process is at and holds."""
+        now = self._reactor.seconds()
+        others = {
+            **dict.fromkeys(self._starts.processes, "starting"),
+            **dict.fromkeys(self._retiring, "retiring"),
+            **dict.fromkeys(self._ending, "ending"),
+        }
+        return [report_kept(kept, now) for kept in self._kept.values()] + [
+            report(process, state, now) for process, state in others.items()
+        ]
 
     # -- turns --
 
@@ -131,6 +145,7 @@ class Keeper:
             self.fill_later()
         kept.busy = True
         kept.prefixes, kept.fixed = wanted.prefixes, wanted.fixed
+        kept.model = wanted.model
         return placement
 
     def give_back(self, placement: Placement, answer: Message | None) -> None:
@@ -246,7 +261,7 @@ class Keeper:
         for kept in [kept for kept in self._kept.values() if kept.free]:
             process, rest = kept.process, now - kept.used
             parked = process.state is State.PARKED
-            idle = rest > (max(self._idle, self._park) if parked else self._idle)
+            idle = rest > (max(self.idle, self._park) if parked else self.idle)
             shrinks = idle and not kept.unused and len(self._kept) > 1
             if shrinks or self._worn(kept) or memory.used(process.pid) > MAX_RSS:
                 self._end(kept)

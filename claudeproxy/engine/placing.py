@@ -77,13 +77,14 @@ class Wanted:
 class Kept:
     """A process that has started up. ``prefixes``: those of what it holds, as far as the client
     is known to hold the same; ``used``: when it was given back (reactor seconds); ``busy``:
-    whether a turn runs on it."""
+    whether a turn runs on it; ``model``: of its last turn."""
 
     process: CLIProcess
     used: float
     prefixes: tuple[Prefix, ...] = ()
     fixed: tuple[Any, ...] = ()
     busy: bool = False
+    model: str = ""
 
     @property
     def free(self) -> bool:

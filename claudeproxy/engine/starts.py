@@ -50,6 +50,11 @@ class Starts:
     def __len__(self) -> int:
         return len(self._starting)
 
+    @property
+    def processes(self) -> tuple[CLIProcess, ...]:
+        """Those that are starting up."""
+        return tuple(self._starting)
+
     def start(self, wanted: int) -> None:
         """Start processes until ``wanted`` are starting up, as far as that is allowed now."""
         while self._retry is None and len(self._starting) < min(wanted, self._at_once):

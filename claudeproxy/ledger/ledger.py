@@ -35,10 +35,18 @@ _JSON = ("windows_before", "windows_after")
 _PLAIN = [each.name for each in fields(TurnRecord) if each.name != "usage"]
 _COLUMNS = [*_PLAIN, *_USAGE]
 
+_ONLY = {
+    "failed": "outcome <> 'ok' AND outcome <> 'client left'",
+    "paid": f"paid_by = '{PAID}'",
+}
+"""Which turns :meth:`Ledger.latest` may be asked for, each with an index of its own."""
+
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS turns (id INTEGER PRIMARY KEY, {", ".join(_COLUMNS)});
 CREATE INDEX IF NOT EXISTS turns_by_time ON turns (time);
 CREATE INDEX IF NOT EXISTS turns_by_request ON turns (request_id);
+CREATE INDEX IF NOT EXISTS failed_turns ON turns (time) WHERE {_ONLY["failed"]};
+CREATE INDEX IF NOT EXISTS paid_turns ON turns (time) WHERE {_ONLY["paid"]};
 CREATE TABLE IF NOT EXISTS hours (
     hour INTEGER, key TEXT, model TEXT, client TEXT,
     turns INTEGER, failed INTEGER, paid INTEGER, unpriced INTEGER, list_price REAL,
@@ -79,7 +87,8 @@ class Report:
     after: Mapping[str, float]
 
 
-_SUMS = [name for name in fields_dict(Hour) if name != "usage"][4:] + _USAGE
+_APART = ["hour", "key", "model", "client"]
+_SUMS = [name for name in fields_dict(Hour) if name not in (*_APART, "usage")] + _USAGE
 
 
 class Ledger:
@@ -122,14 +131,20 @@ class Ledger:
         """A turn by the ``x-request-id`` of its reply."""
         return self._database.run(_turn, request_id)
 
-    def latest(self, limit: int, before: float | None = None) -> Deferred[list[TurnRecord]]:
+    def latest(
+        self, limit: int, before: float | None = None, only: str | None = None
+    ) -> Deferred[list[TurnRecord]]:
         """The ``limit`` latest turns, the newest first; ``before``: those that arrived earlier,
-        epoch seconds."""
-        return self._database.run(_latest, limit, before)
+        epoch seconds; ``only``: those that ``failed``, or were ``paid``."""
+        return self._database.run(_latest, limit, before, only)
 
-    def hours(self, since: float) -> Deferred[list[Hour]]:
-        """The sums of all hours from ``since`` (epoch seconds) on, the oldest first."""
-        return self._database.run(_hours, since)
+    def hours(self, since: float, by: str | None = None) -> Deferred[list[Hour]]:
+        """The sums of all hours from ``since`` (epoch seconds) on, the oldest first.
+
+        ``by``: all that they are told apart by, ``hour``, or ``key``, ``model`` or ``client``, of
+        which the one with the most turns comes first; the others are then 0 or empty.
+        """
+        return self._database.run(_hours, since, by)
 
     def shares(self, since: float) -> Deferred[list[Report]]:
         """The used shares of the plan's windows before and after each turn that arrived since
@@ -186,20 +201,30 @@ def _turn(cursor: Any, request_id: str) -> TurnRecord | None:
     return next(map(_record, cursor.fetchall()), None)
 
 
-def _latest(cursor: Any, limit: int, before: float | None) -> list[TurnRecord]:
-    where, values = ("", ()) if before is None else ("WHERE time < ?", (before,))
+def _latest(cursor: Any, limit: int, before: float | None, only: str | None) -> list[TurnRecord]:
+    wanted = ["1"] if only is None else [_ONLY[only]]
+    values: list[float] = []
+    if before is not None:
+        wanted.append("time < ?")
+        values.append(before)
     cursor.execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM turns {where} ORDER BY time DESC, id DESC LIMIT ?",
+        f"SELECT {', '.join(_COLUMNS)} FROM turns WHERE {' AND '.join(wanted)}"
+        " ORDER BY time DESC, id DESC LIMIT ?",
         (*values, limit),
     )
     return list(map(_record, cursor.fetchall()))
 
 
-def _hours(cursor: Any, since: float) -> list[Hour]:
-    names = [*(name for name in fields_dict(Hour) if name != "usage"), *_USAGE]
+def _hours(cursor: Any, since: float, by: str | None) -> list[Hour]:
+    kept = _APART if by is None else [by]
+    apart = [name if name in kept else "0" if name == "hour" else "''" for name in _APART]
+    sums = [f"sum({name})" for name in _SUMS]
     cursor.execute(
-        f"SELECT {', '.join(names)} FROM hours WHERE hour > ? ORDER BY hour", (since - HOUR,)
+        f"SELECT {', '.join([*apart, *sums])} FROM hours WHERE hour > ?"
+        f" GROUP BY {', '.join(kept)} ORDER BY {'hour' if 'hour' in kept else 'sum(turns) DESC'}",
+        (since - HOUR,),
     )
+    names = [*_APART, *_SUMS]
     at = len(names) - len(_USAGE)
     return [
         Hour(**dict(zip(names[:at], row[:at], strict=True)), usage=Usage(*row[at:]))
@@ -238,6 +263,11 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.executescript(_SCHEMA)
+    # A file of an older version lacks what has been added to the record since.
+    known = {row[1] for row in connection.execute("PRAGMA table_info(turns)")}
+    for name in _COLUMNS:
+        if name not in known:
+            connection.execute(f"ALTER TABLE turns ADD COLUMN {name}")
 
 
 def _record(row: tuple[Any, ...]) -> TurnRecord:

@@ -56,6 +56,8 @@ class TurnRecord:
     """``ok``, ``client left``, or the kind of the failure."""
     code: str | None = None
     """Of the failure."""
+    cause: str | None = None
+    """Why it failed, where the daemon or the upstream is to blame; in words that quote nobody."""
     windows_before: Mapping[str, float] = field(factory=dict)
     windows_after: Mapping[str, float] = field(factory=dict)
     """The used share (0 to 1) of each plan window, as known when it arrived and when it was

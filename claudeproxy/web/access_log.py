@@ -35,7 +35,8 @@ class Facts:
     token; ``usage``: of all its answers; ``traceparent``: the client's
     header of that name (W3C), if it sent one; ``group``: its turns, once the engine has taken them;
     ``key``: the name of the client's key, as it was when the request arrived;
-    ``fields``: the names of its body's fields, once that is read.
+    ``fields``: the names of its body's fields, once that is read;
+    ``routine``: an open page asks for it again and again, so it gets no line while all is well.
     """
 
     failure: Failure | None = None
@@ -50,6 +51,7 @@ class Facts:
     group: TurnGroup | None = None
     key: str | None = None
     fields: tuple[str, ...] | None = None
+    routine: bool = False
 
     def heard(self, events: Iterable[Event], now: float) -> None:
         """A burst of events of one of its answers."""
@@ -94,9 +96,7 @@ def write(
     if status == 200 and failure is None and not left and polled:
         return
     code = None if failure is None else failure.code
-    cause = None
-    if failure is not None and failure.status >= 500:
-        cause = failure.message if failure.cause is None else failure.cause
+    cause = None if failure is None else cause_of(failure)
     outcome = "ok" if failure is None else failure.kind.value
     _log.info(
         "{request_id} {method} {path} {shown} {outcome}{more} {seconds:.2f}s{whose}{why}",
@@ -129,6 +129,14 @@ def _models(found: Facts) -> str:
     if found.answered_by in (None, found.model):
         return found.model
     return f"{found.model}={found.answered_by}"
+
+
+def cause_of(failure: Failure) -> str | None:
+    """Why the daemon or the upstream failed, in words that quote nobody; ``None`` if the client is
+    to blame."""
+    if failure.status < 500:
+        return None
+    return failure.message if failure.cause is None else failure.cause
 
 
 def _spent(found: Facts) -> dict[str, Any]:

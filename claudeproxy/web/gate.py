@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
 
 from attrs import frozen
 from twisted.web.http_headers import Headers
@@ -32,6 +33,9 @@ EXPOSED = (
 PREFLIGHT_SECONDS = 600
 """How long a browser need not ask again."""
 
+FORM_BYTES = 4096
+"""The largest form, which is read before its sender has shown a key."""
+
 _VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 
 
@@ -39,13 +43,19 @@ _VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 class Gate:
     """``hosts``: names accepted in ``Host`` besides the loopback ones, against DNS rebinding.
     ``origins``: web origins whose pages may call; ``max_body``: bytes; ``find_keys``: tells the
-    keys, one of which a request must send; ``None`` if it need not; ``now``: epoch seconds."""
+    keys, one of which a request must send; ``None`` if it need not; ``now``: epoch seconds.
+
+    ``pages``: first segments of paths at which a browser may look without a key, because what is
+    there asks for a sign-in itself; ``forms``: the paths to which such a page sends its forms.
+    """
 
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
     max_body: int = 64 * 1024 * 1024
     find_keys: Callable[[], Keys] | None = None
     now: Callable[[], float] = time.time
+    pages: frozenset[bytes] = frozenset()
+    forms: frozenset[bytes] = frozenset()
 
     @classmethod
     def make(
@@ -71,19 +81,26 @@ class Gate:
         return None if self.find_keys is None else self.find_keys()
 
     def refusal(
-        self, headers: Headers, *, unix: bool = False, keyless: bool = False
+        self,
+        headers: Headers,
+        *,
+        unix: bool = False,
+        keyless: bool = False,
+        form: bool = False,
     ) -> Failure | None:
         """Why a request with these headers is refused; ``None`` if it is not.
 
         ``unix``: it came over a unix socket. No web page can reach one, so any ``Host`` will do.
         ``keyless``: it needs no key as long as it has no body; a wrong key is refused all the
-        same.
+        same. ``form``: it is a form of a page of ours, see :meth:`is_form`.
         """
         host = _one(headers, "host")
         if not unix and not self._answers_for(host):
             return _forbidden(
                 f"this server does not serve the host {host!r}; --allow-host adds a name"
             )
+        if form:
+            return _form_refusal(headers, host or "")
         origin = _one(headers, "origin")
         if headers.hasHeader("origin") and not self.allows_origin(origin):
             return _forbidden(
@@ -108,6 +125,17 @@ class Gate:
         if length.isdigit() and int(length) > self.max_body:
             return self.too_large()
         return None
+
+    def is_keyless(self, method: bytes, path: bytes, headers: Headers) -> bool:
+        """Whether the request needs no key. ``path``: without the slashes around it."""
+        looks = method in (b"GET", b"HEAD")
+        if looks and (path == b"health" or path.partition(b"/")[0] in self.pages):
+            return True
+        return self.preflight(method, headers) is not None
+
+    def is_form(self, method: bytes, path: bytes) -> bool:
+        """Whether the request is a form of a page of ours, by where it goes."""
+        return method == b"POST" and path in self.forms
 
     def key_name(self, headers: Headers) -> str | None:
         """The name of the key that was sent. Unlike the key, it may be logged."""
@@ -181,6 +209,24 @@ def _name_in(keys: Keys, headers: Headers) -> str | None:
     return keys.name_of(offered(_one(headers, "authorization"), _one(headers, "x-api-key")))
 
 
+def _form_refusal(headers: Headers, host: str) -> Failure | None:
+    """Browsers send the origin of the page with every form, unless they are older than that."""
+    origin, site = _one(headers, "origin"), _one(headers, "sec-fetch-site")
+    own = origin is not None and urlsplit(origin).netloc.lower() == host.lower()
+    if headers.hasHeader("origin") and not own:
+        return _forbidden("forms of other pages are refused")
+    if origin is None and site not in (None, "same-origin"):
+        return _forbidden("forms of other pages are refused")
+    if _media_type(headers) != "application/x-www-form-urlencoded":
+        return Failure(Kind.INVALID, "this takes the form of the page at /", 415)
+    length = _one(headers, "content-length") or ""
+    if headers.hasHeader("transfer-encoding") or not length.isdigit():
+        return Failure(Kind.INVALID, "a form needs a content-length", 411)
+    if int(length) > FORM_BYTES:
+        return Failure(Kind.TOO_LARGE, f"the form is larger than {FORM_BYTES} bytes", 413)
+    return None
+
+
 def _has_body(headers: Headers) -> bool:
     lengths = headers.getRawHeaders("content-length", ["0"])
     return lengths != ["0"] or headers.hasHeader("transfer-encoding")
@@ -188,8 +234,11 @@ def _has_body(headers: Headers) -> bool:
 
 def _is_json(headers: Headers) -> bool:
     """Whether the body is declared as JSON, which an HTML form cannot do."""
-    kind = _one(headers, "content-type") or ""
-    return kind.partition(";")[0].strip().lower() == "application/json"
+    return _media_type(headers) == "application/json"
+
+
+def _media_type(headers: Headers) -> str:
+    return (_one(headers, "content-type") or "").partition(";")[0].strip().lower()
 
 
 def _one(headers: Headers, name: str) -> str | None:

@@ -14,7 +14,7 @@ from claudeproxy.ledger.prices import list_price
 from claudeproxy.ledger.record import OTHER, PAID, PLAN, TurnRecord
 from claudeproxy.messages import Usage
 
-from .access_log import Facts
+from .access_log import Facts, cause_of
 
 
 @frozen
@@ -69,6 +69,7 @@ class Journal:
             status=status,
             outcome="client left" if left else outcome,
             code=None if failure is None else failure.code,
+            cause=None if failure is None else cause_of(failure),
         )
         self._tell(self.watchers)
         ensureDeferred(self._settle(record, facts)).addErrback(

@@ -42,6 +42,11 @@ class Keys:
         """What the holder of the key ``name`` may do."""
         return self._rules.get(name, Rules())
 
+    def fingerprint(self, name: str) -> bytes | None:
+        """A digest of the key called ``name``, another for another key; ``None`` if there is none
+        that is let in now."""
+        return dict(self._known).get(name)
+
     def name_of(self, offered: Iterable[str]) -> str | None:
         """The name of a known key among those ``offered``; ``None`` if there is none.
 

@@ -86,7 +86,7 @@ class APIResource(Resource):
         # A superfluous slash, at the end or where a base URL ends, makes no difference.
         request.postpath = [part for part in request.postpath if part] or [b""]
         preflight = self._gate.preflight(request.method, headers)
-        failure = self._failure(request, preflight is not None)
+        failure = self._failure(request)
         if failure is not None:
             self._end(request, refuse(request, failure))
         elif preflight is not None:
@@ -104,7 +104,7 @@ class APIResource(Resource):
                 self._recorder.record(request)
             (page or self._branches.get(first, self._routes)).render(request)
 
-    def _failure(self, request: Request, preflight: bool) -> Failure | None:
+    def _failure(self, request: Request) -> Failure | None:
         headers = request.requestHeaders
         assert request.postpath is not None and request.prepath is not None
         assert request.content is not None
@@ -117,11 +117,13 @@ class APIResource(Resource):
                 "create it with requestFactory=claudeproxy.web.requests.InMemoryRequest",
                 413,
             )
-        keyless = preflight or (
-            request.postpath == [b"health"] and request.method in (b"GET", b"HEAD")
+        path = b"/".join(request.postpath)
+        refusal = self._gate.refusal(
+            headers,
+            unix=isinstance(request.getHost(), UNIXAddress),
+            keyless=self._gate.is_keyless(request.method, path, headers),
+            form=self._gate.is_form(request.method, path),
         )
-        unix = isinstance(request.getHost(), UNIXAddress)
-        refusal = self._gate.refusal(headers, unix=unix, keyless=keyless)
         if refusal is not None:
             return refusal
         try:

@@ -95,8 +95,8 @@ class API:
         ledger: Ledger | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        """``metrics``: what ``/metrics`` says. Responses are kept in ``store``, turns in ``ledger``,
-        whole exchanges by ``recorder``; nowhere where that is ``None``."""
+        """``metrics``: what ``/metrics`` says. Responses are kept in ``store``, turns in
+        ``ledger``, whole exchanges by ``recorder``; nowhere where that is ``None``."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
@@ -127,6 +127,11 @@ class API:
             branches={b"api": self._ollama.app.resource()},
             pages=pages or {},
         )
+
+    def told_keys(self) -> list[dict[str, Any]]:
+        """The keys with their quotas, as ``/v1/usage`` tells them; none where none is needed."""
+        keys = self._gate.keys
+        return self.quotas.told({} if keys is None else keys.rules)
 
     # -- turns --
 
@@ -269,9 +274,8 @@ class API:
     async def usage(self, request: Request) -> bytes:
         """What is known about the plan, and what was used of it; spends no quota."""
         days = _number(request, b"days", usage.DAYS, usage.MAX_DAYS)
-        keys = self._gate.keys
-        told = self.quotas.told({} if keys is None else keys.rules)
-        return reply(request, await usage.usage(self._engine, self._ledger, told, days))
+        told = await usage.usage(self._engine, self._ledger, self.told_keys(), days)
+        return reply(request, told)
 
     @_route("/usage/turns", "GET")
     async def turns(self, request: Request) -> bytes:

@@ -163,10 +163,13 @@ class Channel(HTTPChannel):
             unquote_to_bytes(path).decode()
         except UnicodeDecodeError:
             return Failure(Kind.INVALID, "the path is not UTF-8", 400)
-        health = path.strip(b"/") == b"health" and self._command in (b"GET", b"HEAD")
-        keyless = health or gate.preflight(self._command, headers) is not None
-        unix = isinstance(self.getHost(), UNIXAddress)
-        return gate.refusal(headers, unix=unix, keyless=keyless)
+        method, path = self._command, path.strip(b"/")
+        return gate.refusal(
+            headers,
+            unix=isinstance(self.getHost(), UNIXAddress),
+            keyless=gate.is_keyless(method, path, headers),
+            form=gate.is_form(method, path),
+        )
 
     def refuse(self, failure: Failure) -> None:
         """Reply now, read no more, and close once the client has had time to read the reply."""

@@ -35,9 +35,19 @@ async def usage(
     now = engine.now()
     if ledger is None:
         return {**plan(engine, {}), "keys": keys, "ledger": None}
-    hours = await ledger.hours(_midnight(now, days - 1))
-    known = plan(engine, await _projections(engine, ledger))
-    return {**known, "keys": keys, "ledger": _spent(hours, now, days)}
+    since = _midnight(now, days - 1)
+    hours = await ledger.hours(since, "hour")
+    groups = {name: await ledger.hours(since, name) for name in ("model", "key", "client")}
+    return {
+        **plan(engine, await _projections(engine, ledger)),
+        "keys": keys,
+        "ledger": {
+            **_spent(hours, now, days),
+            "by_model": _named("model", by(groups["model"], lambda row: row.model)),
+            "by_key": _named("key", by(groups["key"], lambda row: row.key)),
+            "by_client": _named("client", by(groups["client"], lambda row: row.client)),
+        },
+    }
 
 
 async def turns(ledger: Ledger, limit: int, before: float | None) -> dict[str, Any]:
@@ -79,9 +89,6 @@ def _spent(hours: Sequence[Hour], now: float, days: int) -> dict[str, Any]:
     today = day_of(now)
     week = {(today - timedelta(back)).isoformat() for back in range(7)}
 
-    def named(name: str, groups: Mapping[Any, Totals]) -> list[dict[str, Any]]:
-        return [{name: group, **totals.as_dict()} for group, totals in groups.items()]
-
     last_day = [row for row in hours if row.hour > now - 24 * HOUR]
     return {
         "list_prices_of": AS_OF,
@@ -89,16 +96,17 @@ def _spent(hours: Sequence[Hour], now: float, days: int) -> dict[str, Any]:
         "today": Totals.of(r for r in hours if day(r) == today.isoformat()).as_dict(),
         "last_7_days": Totals.of(r for r in hours if day(r) in week).as_dict(),
         "total": Totals.of(hours).as_dict(),
-        "by_day": named("day", by(hours, day)),
-        "by_hour": named("hour", by(last_day, lambda row: row.hour)),
-        "by_model": named("model", by(hours, lambda row: row.model)),
-        "by_key": named("key", by(hours, lambda row: row.key)),
-        "by_client": named("client", by(hours, lambda row: row.client)),
+        "by_day": _named("day", by(hours, day)),
+        "by_hour": _named("hour", by(last_day, lambda row: row.hour)),
         "sessions": [
             {"start": start, "end": start + SESSION, **totals.as_dict()}
             for start, totals in by_session(hours).items()
         ],
     }
+
+
+def _named(name: str, groups: Mapping[Any, Totals]) -> list[dict[str, Any]]:
+    return [{name: group, **totals.as_dict()} for group, totals in groups.items()]
 
 
 def day_of(now: float) -> date:

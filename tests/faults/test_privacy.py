@@ -78,6 +78,24 @@ class Clients:
         connection.request("GET", "/v1/debug/refused", headers={"x-api-key": CANARY["api-key"]})
         return connection.getresponse().read().decode()
 
+    def page(self) -> str:
+        """All that the page shows to who has signed in."""
+        connection = HTTPConnection("localhost", timeout=60)
+        connection.sock = self._daemon.connect()
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/page/sign-in", f"key={CANARY['api-key']}", form)
+        reply = connection.getresponse()
+        assert reply.status == 303, reply.read()
+        reply.read()
+        cookie = (reply.headers["set-cookie"] or "").partition(";")[0]
+        shown = []
+        for path in ("/", "/page/main", "/page/tokens-24h-620.svg"):
+            connection.request("GET", path, headers={"cookie": cookie, "accept": "text/html"})
+            reply = connection.getresponse()
+            shown.append(reply.read().decode())
+            assert reply.status == 200, shown[-1]
+        return "\n".join(shown)
+
     def _look(self) -> None:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -235,6 +253,9 @@ def test_nothing_is_left(daemon: Twistd, collector: Collector) -> None:
     assert [word for word, canary in CANARY.items() if canary in metrics] == []
     home = daemon.log.parent
     assert client.seen == set()
+    shown = client.page()
+    assert "overloaded" in shown and "signed in as" in shown
+    assert [word for word, canary in CANARY.items() if canary in shown] == []
     assert list(home.glob("claudemax-*/config/.claude.json")), "the CLI writes where we look"
     assert left(home) == {}, "while the daemon runs"
     assert daemon.stop() == 0

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import Hour, Ledger, Report
+from claudeproxy.ledger.ledger import _ONLY, Hour, Ledger, Report
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
@@ -100,6 +101,71 @@ async def test_a_turn_comes_back_as_it_was(ledger: Ledger) -> None:
 
 
 UNPRICED = {"answered_by": "x", "list_price": None}
+
+
+@ensureDeferred
+async def test_turns_that_failed_and_turns_that_were_paid(ledger: Ledger) -> None:
+    left, paid = turn(3, NOW - 3, outcome="client left"), turn(4, NOW - 4, paid_by=PAID)
+    broken = turn(5, NOW - 2, outcome="upstream", status=502, cause="it ended (exit 1)")
+    for record in (FULL, REFUSED, left, paid, broken):
+        await ledger.add(record)
+    assert await ledger.latest(10, only="failed") == [broken, REFUSED]
+    assert await ledger.latest(1, only="failed") == [broken]
+    assert await ledger.latest(10, broken.time, "failed") == [REFUSED]
+    assert await ledger.latest(10, only="paid") == [paid]
+
+
+@ensureDeferred
+async def test_failed_and_paid_turns_are_found_by_an_index(ledger: Ledger) -> None:
+    plans: list[str] = []
+
+    def explain(cursor: Any) -> None:
+        for only in ("failed", "paid"):
+            wanted = f"SELECT * FROM turns WHERE {_ONLY[only]} ORDER BY time DESC, id DESC LIMIT 5"
+            cursor.execute(f"EXPLAIN QUERY PLAN {wanted}")
+            plans.append(" ".join(str(row[3]) for row in cursor.fetchall()))
+
+    await ledger._database.run(explain)
+    assert "failed_turns" in plans[0] and "paid_turns" in plans[1]
+    assert not any("TEMP B-TREE FOR ORDER BY" in plan for plan in plans), plans
+
+
+@ensureDeferred
+async def test_hours_told_apart_by_one_thing(ledger: Ledger) -> None:
+    for number, more in enumerate(({}, {"client": "y"}, {"client": "y", "key": None})):
+        await ledger.add(turn(number, **more))
+    await ledger.add(evolve(REFUSED, time=NOW - HOUR))
+    all_of_it = Totals.of(await ledger.hours(0))
+    for name in ("hour", "key", "model", "client"):
+        rows = await ledger.hours(0, name)
+        assert Totals.of(rows).turns == all_of_it.turns == 4
+        assert Totals.of(rows).usage == all_of_it.usage
+        others = {"hour": 0, "key": "", "model": "", "client": ""}
+        del others[name]
+        assert all(getattr(row, other) == nil for row in rows for other, nil in others.items())
+    assert [row.hour for row in await ledger.hours(0, "hour")] == [NOW - HOUR, NOW]
+    clients = [(row.client, row.turns) for row in await ledger.hours(0, "client")]
+    assert clients[0] == ("y", 2) and len(clients) == 3
+    assert [row.turns for row in await ledger.hours(NOW, "hour")] == [3]
+
+
+@ensureDeferred
+async def test_a_file_of_an_older_version(path: Path, clock: Clock) -> None:
+    """Its turns are still known, and new ones have what they had not."""
+    opened = Ledger(path, clock)
+    opened.open(reactor)
+    await opened.add(FULL)
+    opened.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE turns DROP COLUMN cause")
+        connection.commit()
+    opened = Ledger(path, clock)
+    opened.open(reactor)
+    assert await opened.turn("req_1") == FULL
+    broken = turn(5, outcome="upstream", cause="it ended")
+    await opened.add(broken)
+    assert await opened.turn("req_5") == broken
+    opened.close()
 
 
 @ensureDeferred

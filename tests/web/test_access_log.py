@@ -209,3 +209,23 @@ async def test_a_broken_daemon_says_why(
     (traceback,) = nothing_logged
     assert "it broke" in traceback
     nothing_logged.clear()
+
+
+@ensureDeferred
+async def test_an_open_page_writes_no_lines_while_all_is_well(
+    make_daemon: Any, tmp_path: Path, lines: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "keys").write_text("laptop: s3cret\n")
+    (tmp_path / "keys").chmod(0o600)
+    keys = str(tmp_path / "keys")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=keys)
+    await treq.content(await treq.get(daemon.url + "/page/main"))
+    url = daemon.url + "/page/sign-in"
+    for key in ("wrong", "s3cret"):
+        response = await treq.post(url, data={"key": key}, allow_redirects=False)
+    await treq.content(await treq.get(daemon.url + "/page/main", cookies=response.cookies()))
+    assert [told(event) for event in lines] == [
+        "GET /page/main 401 authentication",
+        "POST /page/sign-in 401 authentication",
+        "POST /page/sign-in 303 ok",
+    ]

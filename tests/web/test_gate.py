@@ -1,10 +1,11 @@
 """The gate by values: headers in, a refusal or none out."""
 
 import pytest
+from attrs import evolve
 from twisted.web.http_headers import Headers
 
 from claudeproxy.messages import Kind
-from claudeproxy.web.gate import EXPOSED, Gate
+from claudeproxy.web.gate import EXPOSED, FORM_BYTES, Gate
 from claudeproxy.web.keys import Keys
 
 PAGE = "https://chat.example.com"
@@ -215,3 +216,79 @@ def test_what_is_no_preflight() -> None:
     found = WIDER.preflight(b"OPTIONS", plain)
     assert found is not None
     assert "access-control-allow-headers" not in found
+
+
+# -- the page of the daemon's own --
+
+PAGED = evolve(KEYED, pages=frozenset({b"", b"page"}), forms=frozenset({b"page/sign-in"}))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "keyless"),
+    [
+        (b"GET", b"health", True), (b"HEAD", b"health", True), (b"POST", b"health", False),
+        (b"GET", b"", True), (b"GET", b"page/main", True), (b"GET", b"page", True),
+        (b"POST", b"page/main", False), (b"POST", b"page/sign-in", False),
+        (b"GET", b"pages", False), (b"GET", b"v1/page", False), (b"GET", b"health/x", False),
+    ],
+)  # fmt: skip
+def test_what_needs_no_key(method: bytes, path: bytes, keyless: bool) -> None:
+    assert PAGED.is_keyless(method, path, headers()) is keyless
+    assert KEYED.is_keyless(method, path, headers()) is (keyless and path == b"health")
+
+
+def test_where_forms_go() -> None:
+    assert PAGED.is_form(b"POST", b"page/sign-in")
+    assert not PAGED.is_form(b"GET", b"page/sign-in")
+    assert not PAGED.is_form(b"POST", b"page/sign-in/x")
+    assert not KEYED.is_form(b"POST", b"page/sign-in")
+
+
+FORM: dict[str, str | list[str]] = {
+    "content_type": "application/x-www-form-urlencoded; charset=utf-8", "content_length": "10",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"origin": "http://localhost:3456"},
+        {"origin": "https://LOCALHOST:3456", "sec_fetch_site": "same-origin"},
+        {"sec_fetch_site": "same-origin"},
+        {},
+    ],
+)
+def test_forms_of_our_own_page(fields: dict[str, str | list[str]]) -> None:
+    assert PAGED.refusal(headers(**FORM, **fields), form=True) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"origin": PAGE}, 403),  # though it may call the API
+        ({"origin": "http://localhost:3457"}, 403),
+        ({"origin": "http://localhost:3456.evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": ["http://localhost:3456", "http://localhost:3456"]}, 403),
+        ({"sec_fetch_site": "same-site"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "none"}, 403),
+        ({"content_type": "application/json"}, 415),
+        ({"content_type": []}, 415),
+        ({"content_length": []}, 411),
+        ({"content_length": ["1", "1"]}, 411),
+        ({"transfer_encoding": "chunked"}, 411),
+        ({"content_length": str(FORM_BYTES + 1)}, 413),
+    ],
+)
+def test_forms_that_are_refused(fields: dict[str, str | list[str]], status: int) -> None:
+    failure = PAGED.refusal(headers(**{**FORM, **fields}), form=True)
+    assert failure is not None
+    assert failure.status == status
+
+
+def test_a_form_needs_the_right_host_as_all_do() -> None:
+    asked = headers("evil.example", **FORM, origin="http://evil.example")
+    failure = PAGED.refusal(asked, form=True)
+    assert failure is not None
+    assert "--allow-host" in failure.message

@@ -152,3 +152,12 @@ def test_all_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     assert keys.name_of(["1"]) == "a"
     assert keys.name_of(["x" * 99]) is None
     assert compared == [(32, 32)] * 6
+
+
+def test_fingerprints() -> None:
+    keys, others = Keys({"laptop": "s3cret", "desk": "other"}), Keys({"laptop": "new"})
+    assert keys.fingerprint("laptop") == Keys({"x": "s3cret"}).fingerprint("x")
+    different = {keys.fingerprint("laptop"), keys.fingerprint("desk"), others.fingerprint("laptop")}
+    assert len(different) == 3
+    assert keys.fingerprint("nobody") is None
+    assert b"s3cret" not in (keys.fingerprint("laptop") or b"")

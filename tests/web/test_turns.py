@@ -76,6 +76,7 @@ async def test_a_receipt(double: Daemon) -> None:
         "status": 200,
         "outcome": "ok",
         "code": None,
+        "cause": None,
         "windows_before": {},
         "windows_after": {},
         "paid_by": "other",
@@ -113,6 +114,7 @@ async def test_several_answers_are_one_turn(make_daemon: Any, tmp_path: Path) ->
 async def test_what_fails_is_told_with_what_it_has_cost(double: Daemon) -> None:
     broken = await receipt(double, await ask(double, "[[middle exit]]"))
     assert (broken["status"], broken["outcome"]) == (502, "upstream")
+    assert "exit 1" in broken["cause"], "in words that quote nobody"
     assert broken["usage"]["input_tokens"] == 7
     unasked = await receipt(double, await ask(double, "[[question exit]]"))
     assert (unasked["status"], unasked["usage"]["input_tokens"]) == (502, 0)

@@ -1,0 +1,79 @@
+"""All that the page shows, as it is at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from claudeproxy.engine.engine import Engine
+from claudeproxy.engine.reports import ProcessReport
+from claudeproxy.ledger.ledger import Ledger
+from claudeproxy.ledger.record import TurnRecord
+from claudeproxy.web import pages, usage
+from claudeproxy.web.journal import Journal, RunningTurn
+from claudeproxy.web.refused import Refused
+
+TURNS = 15
+"""The latest turns that are shown."""
+
+FEW = 5
+"""The latest failed turns, paid ones, and refused requests."""
+
+
+@frozen(kw_only=True)
+class Snapshot:
+    """``health`` and ``usage``: as ``GET /health`` and ``/v1/usage`` tell them; ``slots`` and
+    ``places``: turns that may run and wait; ``turns``: the latest, ``None`` without a ledger."""
+
+    now: float
+    health: Mapping[str, Any]
+    usage: Mapping[str, Any]
+    running: Sequence[RunningTurn]
+    slots: int
+    places: int
+    processes: Sequence[ProcessReport]
+    turns: Sequence[TurnRecord] | None
+    failed: Sequence[TurnRecord] = ()
+    paid: Sequence[TurnRecord] = ()
+    refused: Sequence[Mapping[str, Any]] = ()
+
+
+@frozen
+class Sources:
+    """Where it all comes from. ``ledger``: ``None`` if none is kept."""
+
+    engine: Engine
+    journal: Journal
+    status: Callable[[], pages.Status]
+    ledger: Ledger | None
+    keys: Callable[[], Sequence[dict[str, Any]]]
+    refused: Refused
+
+    async def usage(self) -> dict[str, Any]:
+        """What ``GET /v1/usage`` tells."""
+        return await usage.usage(self.engine, self.ledger, self.keys())
+
+    async def look(self) -> Snapshot:
+        """A look at all of it."""
+        ledger = self.ledger
+        told = await self.usage()
+        turns = failed = paid = None
+        if ledger is not None:
+            turns = await ledger.latest(TURNS)
+            failed = await ledger.latest(FEW, only="failed")
+            paid = await ledger.latest(FEW, only="paid")
+        return Snapshot(
+            now=self.engine.now(),
+            health=pages.health(self.engine, self.status()),
+            usage=told,
+            running=list(self.journal.running.values()),
+            slots=self.engine.admission.concurrency,
+            places=self.engine.admission.queue,
+            processes=self.engine.keeper.reports(),
+            turns=turns,
+            refused=self.refused.latest()[:FEW],
+            failed=failed or (),
+            paid=paid or (),
+        )

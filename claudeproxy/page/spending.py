@@ -1,0 +1,180 @@
+"""What was used: sums, charts with their figures, and who it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.web.template import Tag, tags
+
+from . import history, words
+from .charts import WIDTHS
+from .history import Period
+from .parts import Cell, Column, badge, note, quiet, section, table
+from .snapshot import Snapshot
+
+MOST = 12
+"""Rows of a table of models, clients or keys; the others are left to ``/v1/usage``."""
+
+_TOKENS = (
+    Column("Turns", True), Column("Input", True), Column("Cached", True), Column("Output", True),
+    Column("At list price", True, extra=True),
+)  # fmt: skip
+
+
+def usage(seen: Snapshot, base: str) -> Tag:
+    """The section of tokens and cache over time. ``base``: where the page is."""
+    ledger = seen.usage["ledger"]
+    if ledger is None:
+        return section("usage", "Usage", note("This server keeps no turns (--no-ledger)."))
+    sums = (("Today", ledger["today"]), ("7 days", ledger["last_7_days"]),
+            (f"{ledger['days']} days", ledger["total"]))  # fmt: skip
+    return section(
+        "usage",
+        "Usage",
+        tags.dl([_sum(title, sums_of) for title, sums_of in sums], class_="sums"),
+        tags.div(
+            _figure(
+                "The last 24 hours", "24h", "hour", history.hours(ledger, seen.now), seen, base
+            ),
+            _figure("The last 30 days", "30d", "day", history.days(ledger, seen.now), seen, base),
+            class_="charts",
+        ),
+        wide=True,
+    )
+
+
+def _sum(title: str, told: Mapping[str, Any]) -> Tag:
+    prompt = (
+        told["input_tokens"] + told["cache_read_tokens"]
+        + told["cache_write_5m_tokens"] + told["cache_write_1h_tokens"]
+    )  # fmt: skip
+    facts: list[Cell] = [
+        f"{words.count(prompt)} tokens in, {words.count(told['output_tokens'])} out",
+        f"{words.percent(told['cache_share'])} of the input cached",
+        f"{words.dollars(told['list_price_usd'])} at list price",
+    ]
+    if told["failed"]:
+        facts.append(f"{words.count(told['failed'])} without an answer")
+    if told["paid_turns"]:
+        facts.append(badge(words.counted(told["paid_turns"], "paid turn"), "bad"))
+    return tags.div(
+        tags.dt(title),
+        tags.dd(tags.strong(words.counted(told["turns"], "turn"))),
+        [tags.dd(fact) for fact in facts],
+    )
+
+
+def _figure(
+    title: str, ident: str, unit: str, periods: Sequence[Period], seen: Snapshot, base: str
+) -> Tag:
+    most = history.most(periods)
+    told = (
+        f"{title}: {words.count(history.total(periods))} tokens"
+        + (f", most in the {unit} {most.label}" if most.tokens else "")
+    )  # fmt: skip
+    # Another address each minute: what is shown again is not loaded again.
+    at = f"at={seen.now // 60:.0f}"
+    columns = (
+        Column(unit.title()), Column("New input", True), Column("Written", True),
+        Column("From cache", True), Column("Output", True), Column("Cached", True),
+    )  # fmt: skip
+    rows = [
+        (
+            [
+                period.label, words.count(period.fresh), words.count(period.written),
+                words.count(period.cached), words.count(period.output),
+                words.percent(period.cache_share),
+            ],
+            "",
+        )
+        for period in reversed(periods)
+        if period.turns
+    ]  # fmt: skip
+    return tags.figure(
+        tags.figcaption(title),
+        _chart(f"{base}page/tokens-{ident}", at, 230, f"Tokens. {told}"),
+        _chart(f"{base}page/cache-{ident}", at, 130, f"Input from the cache. {title}"),
+        tags.details(
+            tags.summary("As a table"),
+            table(f"Tokens by {unit}", columns, rows) if rows else note("There was no turn."),
+            id=f"figures-{ident}",
+        ),
+    )  # fmt: skip
+
+
+def _chart(path: str, at: str, height: int, alt: str) -> Tag:
+    wide, narrow = (f"{path}-{width}.svg?{at}" for width in WIDTHS)
+    return Tag("picture")(
+        tags.source(media="(max-width: 40rem)", srcset=narrow),
+        tags.img(src=wide, alt=alt, width=str(WIDTHS[0]), height=str(height)),
+    )
+
+
+def who(seen: Snapshot) -> Tag:
+    """The section of keys, clients and models."""
+    ledger = seen.usage["ledger"]
+    keys = seen.usage.get("keys") or []
+    tables = [_keys(keys, ledger, seen.now)] if keys else []
+    if ledger is not None:
+        named = [row for row in ledger["by_key"] if row["key"]]
+        if named and not keys:
+            tables.append(_group("Keys", "key", named))
+        tables.append(_group("Models", "model", ledger["by_model"]))
+        tables.append(_group("Clients", "client", ledger["by_client"]))
+    aside = f"last {ledger['days']} days" if ledger is not None else ""
+    return section(
+        "who", "Keys, models, clients", tags.div(tables, class_="groups"), aside=aside, wide=True
+    )
+
+
+def _group(title: str, name: str, rows: Sequence[Mapping[str, Any]]) -> Tag:
+    columns = (Column(title.removesuffix("s")), *_TOKENS)
+    cells = [([words.name(row[name]), *_figures(row)], "") for row in rows[:MOST]]
+    return tags.div(table(title, columns, cells, titled=True), class_=name)
+
+
+def _figures(row: Mapping[str, Any]) -> list[Cell]:
+    prompt = (
+        row["input_tokens"] + row["cache_read_tokens"]
+        + row["cache_write_5m_tokens"] + row["cache_write_1h_tokens"]
+    )  # fmt: skip
+    return [
+        words.count(row["turns"]), words.count(prompt), words.percent(row["cache_share"]),
+        words.count(row["output_tokens"]), words.dollars(row["list_price_usd"]),
+    ]  # fmt: skip
+
+
+def _keys(keys: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any] | None, now: float) -> Tag:
+    spent = {row["key"]: row for row in ledger["by_key"]} if ledger is not None else {}
+    columns = (
+        Column("Key"), Column("Turns", True), Column("Output", True), Column("Quotas"),
+        Column("Models", extra=True), Column("Expires"),
+    )  # fmt: skip
+    rows = []
+    for key in keys:
+        row = spent.get(key["name"])
+        quotas = [tags.div(_quota(quota, now)) for quota in key.get("quotas") or []]
+        models = key.get("models")
+        rows.append((
+            [
+                words.name(key["name"]),
+                words.count(row["turns"] if row else 0),
+                words.count(row["output_tokens"] if row else 0),
+                quotas or quiet("none"),
+                words.text(", ".join(models)) if models else quiet("all"),
+                words.name(key.get("expires")) if key.get("expires") else quiet("never"),
+            ],
+            "",
+        ))  # fmt: skip
+    return tags.div(table("Keys", columns, rows, titled=True), class_="key")
+
+
+def _quota(quota: Mapping[str, Any], now: float) -> Cell:
+    full = quota["used"] >= quota["limit"]
+    text = f"{words.count(quota['used'])} of {words.count(quota['limit'])} {quota['quota']}"
+    resets = quota.get("resets_at")
+    again = [quiet(" again in "), words.moment(resets, words.span(resets - now))] if (
+        full and resets
+    ) else ""  # fmt: skip
+    return [tags.strong(text, class_="bad") if full else text, again]

@@ -1,0 +1,56 @@
+"""Periods without gaps, and the charts of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from claudeproxy.ledger.totals import Totals
+from claudeproxy.messages import Usage
+from claudeproxy.page import charts, history
+from claudeproxy.page.history import Period
+
+NOW = datetime(2026, 11, 29, 15, 20).timestamp()
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def told(**usage: int) -> dict[str, Any]:
+    return Totals(turns=3, usage=Usage(**usage)).as_dict()
+
+
+def test_hours_without_turns_are_there() -> None:
+    used = told(input_tokens=10, cache_read_tokens=30, cache_write_tokens=20, output_tokens=5,
+                cache_write_1h_tokens=8)  # fmt: skip
+    ledger = {"by_hour": [{"hour": int(NOW) // 3600 * 3600 - 3600, **used}]}
+    hours = history.hours(ledger, NOW)
+    assert [hour.label for hour in hours] == [f"{n % 24:02}" for n in range(16, 40)]
+    assert hours[-2] == Period("14", 10, 20, 30, 5, 3, 0.5)
+    assert history.most(hours) is hours[-2] and history.total(hours) == 65
+    assert {hour.tokens for hour in hours[:-2]} == {0}
+
+
+def test_days_without_turns_are_there() -> None:
+    ledger = {"by_day": [{"day": "2026-11-01", **told(output_tokens=9)}]}
+    days = history.days(ledger, NOW)
+    assert (len(days), days[0].label, days[-1].label) == (30, "Oct 31", "Nov 29")
+    assert days[1] == Period("Nov 1", output=9, turns=3)
+
+
+PERIODS = [Period(f"{n:02}", n, 2 * n, 30 * n, n, n, n / 24 or None) for n in range(24)]
+
+
+@pytest.mark.parametrize("width", charts.WIDTHS)
+@pytest.mark.parametrize("draw", [charts.tokens, charts.cache])
+@pytest.mark.parametrize("periods", [PERIODS, [Period(str(n)) for n in range(30)]])
+def test_charts(draw: Any, periods: list[Period], width: int) -> None:
+    drawn = draw(periods, width)
+    root = ElementTree.fromstring(drawn)
+    assert root.tag == f"{SVG}svg" and root.get("viewBox", "").startswith(f"0 0 {width} ")
+    assert root.find(f".//{SVG}script") is None
+    assert b"prefers-color-scheme:dark" in drawn.replace(b" ", b"")
+    if draw is charts.tokens and periods is PERIODS:
+        bars = root.findall(f".//{SVG}rect[@class='rect reactive tooltip-trigger']")
+        assert len(bars) == 4 * 24
