@@ -83,8 +83,8 @@ async def test_tools(daemon: Daemon) -> None:
     assert (call.function.name, call.function.arguments) == ("add", {"a": 1})
     assert second.message.content
     assert len(daemon.turns()) == before + 2
-    blocks = daemon.body()["messages"][-1]["content"]
-    [result] = [block for block in blocks if block["type"] == "tool_result"]
+    asked = [message for message in daemon.body()["messages"] if message["role"] == "user"]
+    [result] = [block for block in asked[-1]["content"] if block["type"] == "tool_result"]
     assert "42" in json.dumps(result["content"])
 
 
