@@ -75,13 +75,16 @@ class Quotas:
             count.requests += requests
             count.tokens += tokens
         resets = self._resets()
+        begins = {
+            name: end - seconds for name, end in resets.items() if (seconds := window_seconds(name))
+        }
         for report in await reports:
-            after = {
-                name: used
-                for name, used in report.after.items()
-                if name in resets and report.time >= resets[name] - window_seconds(name)
+            ends = {
+                name: resets[name] if report.time >= begin else begin
+                for name, begin in begins.items()
             }
-            self._shares.heard(report.key, report.before, after, resets)
+            after = {name: used for name, used in report.after.items() if name in ends}
+            self._shares.heard(report.key, report.before, after, ends)
 
     def check(self, key: str, rules: Rules) -> None:
         """Whether another request of ``key`` may be asked.

@@ -15,11 +15,13 @@ import treq
 from attrs import evolve
 from harness import Daemon, until
 from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as run
 from twisted.internet.task import Clock
 
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.engine import Engine, Limits
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import FailureError, Usage
 from claudeproxy.testing import fake_cli
@@ -181,6 +183,36 @@ def test_headers(dialect: str, expected: dict[str, str]) -> None:
     assert headers(quotas, dialect, 10.0) == expected
     assert all(name in EXPOSED for name in expected)
     assert headers(quotas[3:], dialect, 10.0) == {}
+
+
+@ensureDeferred
+async def test_shares_are_the_same_after_a_restart(
+    quotas: Quotas, time: Time, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite", time)
+    ledger.open(reactor)
+    hour = 3600.0
+    for begin, reports in (
+        (NOON - 6 * hour, ((None, 0.3), (0.3, 0.4))),
+        (NOON - hour, ((None, 0.2), (0.2, 0.25))),
+    ):
+        for number, (before, after) in enumerate(reports):
+            time.now = begin + number * 60
+            window(quotas, after, begin + 5 * hour)
+            record = evolve(
+                TURN,
+                time=time.now,
+                windows_before={} if before is None else {"five_hour": before},
+                windows_after={"five_hour": after},
+            )
+            quotas.heard(record)
+            await ledger.add(record)
+    again = Quotas(quotas._engine)
+    await again.restore(ledger)
+    ledger.close()
+    rules = Rules(shares={"five_hour": 0.5})
+    used = [counted.of("a", rules)[0].used for counted in (quotas, again)]
+    assert used == [pytest.approx(25)] * 2
 
 
 # -- the file --
