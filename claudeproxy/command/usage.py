@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from .quotas import show_quotas
 from .running import PORT, listening
 from .spending import show_receipt, show_spending
 from .terminal import console
@@ -45,6 +46,7 @@ def usage(request_id: str | None, days: int, port: tuple[str, ...], as_json: boo
             show_windows(shown, told["windows"])
         if told["plan"]:
             shown.print(_extra_usage(told["extra_usage"]), style="quiet", soft_wrap=False)
+        show_quotas(shown, told["keys"])
         if told["ledger"] is None:
             shown.print("This server keeps no turns: it runs with --no-ledger.")
         else:

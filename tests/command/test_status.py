@@ -107,7 +107,9 @@ async def test_of_one_with_a_key_on_a_socket(
         told = json.loads(ran.stdout)
         assert (ran.returncode, told["running"], told["address"]) == (0, True, f"unix:{path}")
         assert told["health"]["cli_version"] and told["usage"]["plan"] is False
-        keys.write_text("another\n")
+        (tmp_path / "others").write_text("another\n")
+        other = f'port = "unix:{path}"\napi-key-file = "{tmp_path}/others"\n'
+        (folder / "config.toml").write_text(other)
         ran = await in_thread(command.run, "status")
         assert (ran.returncode, ran.stderr) == (
             1,

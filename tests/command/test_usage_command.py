@@ -163,6 +163,30 @@ async def test_the_receipt_of_a_turn(used: Any, command: Command) -> None:
 
 
 @ensureDeferred
+async def test_the_quotas_of_keys(used: Any, command: Command, tmp_path: Path) -> None:
+    keys, config = tmp_path / "keys", command.home / ".config" / "claudemax"
+    keys.write_text(
+        "free: first\nlaptop: s3cret requests=2/day tokens=1k/day share=five_hour=30\n"
+        "old: third expires=2001-01-31\n"
+    )
+    keys.chmod(0o600)
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text(f'api-key-file = "{keys}"\n')
+    daemon = await used(api_key_file=str(keys))
+    body = {"model": "haiku", "messages": [{"role": "user", "content": "x"}]}
+    for _ in range(2):
+        reply = await daemon.post("/v1/chat/completions", body, **{"x-api-key": "s3cret"})
+        assert reply.code == 200, await reply.text()
+    lines = [" ".join(line.split()) for line in (await told(daemon, command)).splitlines()]
+    start = lines.index("Key Quota Used Limit Resets")
+    assert re.fullmatch(r"laptop requests/day 2 2 (at|on .*) \d\d:\d\d", lines[start + 1])
+    assert re.fullmatch(r"laptop tokens/day \d+ 1,000 (at|on .*) \d\d:\d\d", lines[start + 2])
+    assert re.match(r"laptop share of five hour \S+ % 30 % ", lines[start + 3])
+    assert lines[start + 4] == "old expired after 2001-01-31"
+    assert lines[start + 5] == "", "and nothing of the key that has no quota"
+
+
+@ensureDeferred
 async def test_no_turn_yet_and_no_plan(make_daemon: Any, command: Command, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
     no_plan = "This server uses no plan: it has another upstream.\n"
