@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +138,14 @@ class Ledger:
         epoch seconds; ``only``: those that ``failed``, or were ``paid``."""
         return self._database.run(_latest, limit, before, only)
 
-    def hours(self, since: float, by: str | None = None) -> Deferred[list[Hour]]:
+    def hours(self, since: float, *by: str) -> Deferred[list[Hour]]:
         """The sums of all hours from ``since`` (epoch seconds) on, the oldest first.
 
-        ``by``: all that they are told apart by, ``hour``, or ``key``, ``model`` or ``client``, of
-        which the one with the most turns comes first; the others are then 0 or empty.
+        ``by``: what they are told apart by, of ``hour``, ``key``, ``model`` and ``client``; the
+        others are 0 or empty. Without any it is all of them. Without ``hour``, those with the most
+        turns come first.
         """
-        return self._database.run(_hours, since, by)
+        return self._database.run(_hours, since, by or _APART)
 
     def shares(self, since: float) -> Deferred[list[Report]]:
         """The used shares of the plan's windows before and after each turn that arrived since
@@ -215,13 +216,12 @@ def _latest(cursor: Any, limit: int, before: float | None, only: str | None) -> 
     return list(map(_record, cursor.fetchall()))
 
 
-def _hours(cursor: Any, since: float, by: str | None) -> list[Hour]:
-    kept = _APART if by is None else [by]
-    apart = [name if name in kept else "0" if name == "hour" else "''" for name in _APART]
+def _hours(cursor: Any, since: float, by: Sequence[str]) -> list[Hour]:
+    apart = [name if name in by else "0" if name == "hour" else "''" for name in _APART]
     sums = [f"sum({name})" for name in _SUMS]
     cursor.execute(
         f"SELECT {', '.join([*apart, *sums])} FROM hours WHERE hour > ?"
-        f" GROUP BY {', '.join(kept)} ORDER BY {'hour' if 'hour' in kept else 'sum(turns) DESC'}",
+        f" GROUP BY {', '.join(by)} ORDER BY {'hour' if 'hour' in by else 'sum(turns) DESC'}",
         (since - HOUR,),
     )
     names = [*_APART, *_SUMS]

@@ -18,6 +18,9 @@ from claudeproxy.web.refused import Refused
 TURNS = 15
 """The latest turns that are shown."""
 
+FRESH = 10.0
+"""Seconds for which sums are shown again while no turn has ended."""
+
 FEW = 5
 """The latest failed turns, paid ones, and refused requests."""
 
@@ -40,24 +43,47 @@ class Snapshot:
     refused: Sequence[Mapping[str, Any]] = ()
 
 
-@frozen
 class Sources:
-    """Where it all comes from. ``ledger``: ``None`` if none is kept."""
+    """Where it all comes from."""
 
-    engine: Engine
-    journal: Journal
-    status: Callable[[], pages.Status]
-    ledger: Ledger | None
-    keys: Callable[[], Sequence[dict[str, Any]]]
-    refused: Refused
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        status: Callable[[], pages.Status],
+        ledger: Ledger | None,
+        keys: Callable[[], Sequence[dict[str, Any]]],
+        refused: Refused,
+    ) -> None:
+        """``ledger``: ``None`` if none is kept; ``keys``: tells of them as ``/v1/usage`` does."""
+        self.engine = engine
+        self.journal = journal
+        self._status = status
+        self._ledger = ledger
+        self._keys = keys
+        self._refused = refused
+        self._turns = 0
+        self._told: tuple[int, float, dict[str, Any]] | None = None
+        journal.observers.append(self._over)
+
+    def _over(self, _: TurnRecord) -> None:
+        self._turns += 1
 
     async def usage(self) -> dict[str, Any]:
-        """What ``GET /v1/usage`` tells."""
-        return await usage.usage(self.engine, self.ledger, self.keys())
+        """What ``GET /v1/usage`` tells. An open page asks every second while a turn runs, and it
+        takes a while to add up a month: until a turn is over, the sums stay what they are."""
+        turns, now = self._turns, self.engine.now()
+        if self._told is not None:
+            of, at, told = self._told
+            if of == turns and 0 <= now - at < FRESH:
+                return told
+        told = await usage.usage(self.engine, self._ledger, self._keys())
+        self._told = turns, now, told
+        return told
 
     async def look(self) -> Snapshot:
         """A look at all of it."""
-        ledger = self.ledger
+        ledger = self._ledger
         told = await self.usage()
         turns = failed = paid = None
         if ledger is not None:
@@ -66,14 +92,14 @@ class Sources:
             paid = await ledger.latest(FEW, only="paid")
         return Snapshot(
             now=self.engine.now(),
-            health=pages.health(self.engine, self.status()),
+            health=pages.health(self.engine, self._status()),
             usage=told,
             running=list(self.journal.running.values()),
             slots=self.engine.admission.concurrency,
             places=self.engine.admission.queue,
             processes=self.engine.keeper.reports(),
             turns=turns,
-            refused=self.refused.latest()[:FEW],
+            refused=self._refused.latest()[:FEW],
             failed=failed or (),
             paid=paid or (),
         )

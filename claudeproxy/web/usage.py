@@ -37,16 +37,11 @@ async def usage(
         return {**plan(engine, {}), "keys": keys, "ledger": None}
     since = _midnight(now, days - 1)
     hours = await ledger.hours(since, "hour")
-    groups = {name: await ledger.hours(since, name) for name in ("model", "key", "client")}
+    asked = await ledger.hours(since, "key", "model", "client")
     return {
         **plan(engine, await _projections(engine, ledger)),
         "keys": keys,
-        "ledger": {
-            **_spent(hours, now, days),
-            "by_model": _named("model", by(groups["model"], lambda row: row.model)),
-            "by_key": _named("key", by(groups["key"], lambda row: row.key)),
-            "by_client": _named("client", by(groups["client"], lambda row: row.client)),
-        },
+        "ledger": {**_spent(hours, now, days), **_by_who(asked)},
     }
 
 
@@ -102,6 +97,14 @@ def _spent(hours: Sequence[Hour], now: float, days: int) -> dict[str, Any]:
             {"start": start, "end": start + SESSION, **totals.as_dict()}
             for start, totals in by_session(hours).items()
         ],
+    }
+
+
+def _by_who(rows: Sequence[Hour]) -> dict[str, Any]:
+    return {
+        "by_model": _named("model", by(rows, lambda row: row.model)),
+        "by_key": _named("key", by(rows, lambda row: row.key)),
+        "by_client": _named("client", by(rows, lambda row: row.client)),
     }
 
 

@@ -147,6 +147,9 @@ async def test_hours_told_apart_by_one_thing(ledger: Ledger) -> None:
     clients = [(row.client, row.turns) for row in await ledger.hours(0, "client")]
     assert clients[0] == ("y", 2) and len(clients) == 3
     assert [row.turns for row in await ledger.hours(NOW, "hour")] == [3]
+    both = await ledger.hours(0, "key", "client")
+    assert len({(row.key, row.client) for row in both}) == len(both) == 4
+    assert {(row.hour, row.model) for row in both} == {(0, "")}
 
 
 @ensureDeferred

@@ -169,6 +169,22 @@ async def test_turns_and_those_that_failed(double: Daemon) -> None:
 
 
 @ensureDeferred
+async def test_sums_are_made_anew_when_a_turn_is_over(double: Daemon) -> None:
+    async def shown() -> str:
+        (sums,) = (await look(double)).root.findall(".//dl")
+        return "".join(sums[0].itertext())
+
+    await ask(double)
+    await until(lambda: double.api._page._sources._turns == 1)
+    assert "1 turn" in await shown()
+    await ledger_of(double).add(record())  # by nobody's turn
+    assert "1 turn" in await shown()
+    await ask(double)
+    await until(lambda: double.api._page._sources._turns == 2)
+    assert "3 turns" in await shown()
+
+
+@ensureDeferred
 async def test_paid_turns_stand_out(double: Daemon) -> None:
     ledger = ledger_of(double)
     await ledger.add(record(1))
@@ -364,6 +380,7 @@ async def test_with_100_000_turns(double: Daemon) -> None:
     assert "100k turns" in seen.text("usage")
     took = []
     for _ in range(5):
+        double.api._page._sources._told = None  # as after every turn
         began = time.perf_counter()
         await treq.content(await treq.get(double.url + "/", headers=HTML))
         took.append(time.perf_counter() - began)
