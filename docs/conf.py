@@ -54,11 +54,14 @@ PAGES = {
 
 
 class PageLinks(SphinxTransform):
-    """Makes links to ``.rst`` files, which work on a forge, links between the site's pages."""
+    """Makes links to ``.rst`` files, which work on a forge, links between the site's pages; and
+    finds the pictures of a page that stands in the root."""
 
     default_priority = 5
 
     def apply(self, **kwargs: Any) -> None:
+        for image in self.document.findall(nodes.image):
+            image["uri"] = image["uri"].removeprefix("docs/")
         for link in list(self.document.findall(nodes.reference)):
             path, _, anchor = link.get("refuri", "").partition("#")
             if ":" in path or not path.endswith(".rst"):
