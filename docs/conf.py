@@ -29,10 +29,14 @@ extensions = ["sphinx.ext.autodoc"]
 # dark mode, and Sphinx's alabaster no navigation on a narrow screen.
 html_theme = "furo"
 html_title = f"claudemax {__version__}"
+html_static_path = html_css_files = ["narrow.css"]
 html_copy_source = False
 html_show_copyright = False
 
 default_role = "code"
+smartquotes = False  # makes of the two hyphens of an option one dash
+# What is set off with :: is shell, settings, pictures or Python; a wrong guess is worse than none.
+highlight_language = "none"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
