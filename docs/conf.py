@@ -29,10 +29,14 @@ extensions = ["sphinx.ext.autodoc"]
 # dark mode, and Sphinx's alabaster no navigation on a narrow screen.
 html_theme = "furo"
 html_title = f"claudemax {__version__}"
+html_static_path = html_css_files = ["narrow.css"]
 html_copy_source = False
 html_show_copyright = False
 
 default_role = "code"
+smartquotes = False  # makes of the two hyphens of an option one dash
+# What is set off with :: is shell, settings, pictures or Python; a wrong guess is worse than none.
+highlight_language = "none"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -54,11 +58,14 @@ PAGES = {
 
 
 class PageLinks(SphinxTransform):
-    """Makes links to ``.rst`` files, which work on a forge, links between the site's pages."""
+    """Makes links to ``.rst`` files, which work on a forge, links between the site's pages; and
+    finds the pictures of a page that stands in the root."""
 
     default_priority = 5
 
     def apply(self, **kwargs: Any) -> None:
+        for image in self.document.findall(nodes.image):
+            image["uri"] = image["uri"].removeprefix("docs/")
         for link in list(self.document.findall(nodes.reference)):
             path, _, anchor = link.get("refuri", "").partition("#")
             if ":" in path or not path.endswith(".rst"):

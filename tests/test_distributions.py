@@ -170,7 +170,9 @@ def test_it_serves(installation: Path, tmp_path: Path) -> None:
         assert answer["usage"]["completion_tokens"] > 0
 
 
-def test_without_a_cli_it_says_what_to_do(installation: Path, tmp_path: Path) -> None:
+def test_without_a_cli_it_says_what_to_do(
+    installation: Path, built: Distributions, tmp_path: Path
+) -> None:
     environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(
         [installation / "claudemax"], cwd=tmp_path, env=environ, capture_output=True, text=True,
@@ -178,4 +180,5 @@ def test_without_a_cli_it_says_what_to_do(installation: Path, tmp_path: Path) ->
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "the Claude CLI is missing" in ran.stderr
-    assert "`pip install 'claudemax[cli]'`" in ran.stderr
+    packages = [f"`pip install '{package}[cli]'`" for package in (built.wheel, built.source)]
+    assert any(package in ran.stderr for package in packages)

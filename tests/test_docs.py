@@ -65,3 +65,15 @@ def test_the_readmes_options_exist() -> None:
         options |= {option for param in command.params for option in param.opts}
     named = re.findall(r"``(--[a-z-]+)", (ROOT / "README.rst").read_text())
     assert set(named) - options == set()
+
+
+def test_the_everyday_page_has_every_header() -> None:
+    """Those that pages may read are all that the daemon sends of its own."""
+    from claudeproxy.web.gate import EXPOSED
+
+    page = (ROOT / "docs" / "everyday.rst").read_text()
+    told = set(re.findall(r"``((?:anthropic-|x-|retry-|request-)[\w-]+)``", page))
+    code = "".join(path.read_text() for path in (ROOT / "claudeproxy" / "web").glob("*.py"))
+    sent = set(re.findall(r"x-claudemax-[\w-]+|retry-after[\w-]*|x-should-retry", code))
+    assert told == set(EXPOSED.split(", "))
+    assert sent <= told

@@ -15,7 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from claudeproxy import __version__, ports, state
-from claudeproxy._installed import installer
+from claudeproxy._installed import installer, own_requirement
 from claudeproxy.engine.memory import PROCESS
 from claudeproxy.service import processes
 from claudeproxy.web.keys import KeyFileError
@@ -55,7 +55,9 @@ def packages(case: Case) -> Finding:
     try:
         needed = metadata.requires("claudemax") or []
     except metadata.PackageNotFoundError:
-        return warning("claudemax is not installed, only on the path", "pip install claudemax")
+        return warning(
+            "claudemax is not installed, only on the path", f"pip install '{own_requirement()}'"
+        )
     wrong = []
     required = [
         requirement

@@ -17,11 +17,15 @@ from .keys import Keys, offered
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 EXPOSED = (
-    "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, "
+    "x-request-id, request-id, retry-after, x-should-retry, "
     "x-claudemax-estimate, x-claudemax-ignored, x-claudemax-model, x-claudemax-process, "
     "x-claudemax-queue-ms, "
     "anthropic-ratelimit-unified-5h-utilization, anthropic-ratelimit-unified-5h-reset, "
+    "anthropic-ratelimit-unified-5h-status, "
     "anthropic-ratelimit-unified-7d-utilization, anthropic-ratelimit-unified-7d-reset, "
+    "anthropic-ratelimit-unified-7d-status, "
+    "anthropic-ratelimit-unified-representative-claim, anthropic-ratelimit-unified-reset, "
+    "anthropic-ratelimit-unified-overage-status, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
     "anthropic-ratelimit-requests-limit, anthropic-ratelimit-requests-remaining, "

@@ -4,6 +4,7 @@ import pytest
 from attrs import evolve
 from twisted.web.http_headers import Headers
 
+from claudeproxy.engine.windows import Window, Windows
 from claudeproxy.messages import Kind
 from claudeproxy.web.gate import EXPOSED, FORM_BYTES, Gate
 from claudeproxy.web.keys import Keys
@@ -186,6 +187,10 @@ def test_headers_for_a_page() -> None:
         "vary": "Origin",
     }
     assert "x-request-id" in EXPOSED
+    hour = Window(0.25, 3600.0, "allowed")
+    windows = Windows({"five_hour": hour, "seven_day": hour}, extra_usage=True, claim="five_hour")
+    assert len(windows.headers(0.0)) == 9
+    assert set(windows.headers(0.0)) <= set(EXPOSED.split(", "))
     assert WIDER.for_page(headers()) == {}
     assert WIDER.for_page(headers(origin="https://evil.example")) == {}
     assert OPEN.for_page(headers(origin=PAGE)) == {}
