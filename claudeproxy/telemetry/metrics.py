@@ -104,8 +104,7 @@ class Metrics(Collector):
             ("cache_write", usage.cache_write_tokens),
             ("output", usage.output_tokens),
         ):
-            if tokens:
-                self._tokens.labels(model, kind).inc(tokens)
+            self._tokens.labels(model, kind).inc(tokens)
         if record.list_price:
             self._price.labels(model).inc(record.list_price)
         if record.first_token_ms is not None:

@@ -23,6 +23,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import globalLogPublisher
 
 from claudeproxy.cli.states import State
+from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.testing import fake_cli
 
 QUOTA = "claudemax_key_quota_used_ratio"
@@ -71,7 +72,8 @@ async def leave(daemon: Daemon) -> None:
 @ensureDeferred
 async def test_turns_and_tokens_are_counted_exactly(make_daemon: Any) -> None:
     daemon: Daemon = await make_daemon(processes=2)
-    engine, seen = daemon.api.engine, []
+    engine = daemon.api.engine
+    seen: list[TurnRecord] = []
     daemon.api.journal.observers.append(seen.append)
     told = [await ask(daemon, dialect) for dialect in BODIES]
     told += [await ask(daemon, "chat"), await ask(daemon, "chat", n=2)]
@@ -102,11 +104,13 @@ async def test_turns_and_tokens_are_counted_exactly(make_daemon: Any) -> None:
     assert value(text, "claudemax_turn_queue_seconds_count") == len(told)
     spent = [each["usage"] for each in told]
     written = sum(u.get("output_tokens", u.get("completion_tokens", 0)) for u in spent)
+    (left,) = (each for each in seen if each.outcome == "client left")
+    written += left.usage.output_tokens  # a few, if its answer had begun
     assert value(text, "claudemax_tokens_total", model=sonnet, kind="output") == written
     kinds = by(text, "claudemax_tokens_total", "kind")
-    records = (await treq.json_content(await treq.get(daemon.url + "/v1/usage/turns")))["data"]
-    for kind in kinds:
-        assert kinds[kind] == sum(each["usage"][f"{kind}_tokens"] for each in records)
+    for kind in ("input", "cache_read", "cache_write", "output"):
+        assert kinds.pop(kind) == sum(getattr(each.usage, f"{kind}_tokens") for each in seen)
+    assert not kinds
     assert sum(by(text, "claudemax_turn_placements_total", "placement").values()) == total
     assert value(text, "claudemax_process_starts_total") == engine.started >= 1
     assert value(text, "claudemax_process_rewinds_total") >= 4
