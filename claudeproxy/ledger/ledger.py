@@ -28,6 +28,12 @@ MAX_TURNS = 200_000
 MAX_AGE = 400 * 24 * 3600.0
 """Seconds for which hours and turns are kept."""
 
+MAX_NAMES = 100
+"""Models and clients of one key that an hour tells apart: clients name themselves."""
+
+OTHERS = "others"
+"""The model and the client of all further ones."""
+
 HOUR = 3600
 
 _USAGE = [each.name for each in fields(Usage)]
@@ -177,6 +183,8 @@ class Ledger:
             "saved": (price or 0.0) if record.paid_by == PLAN else 0.0,
             **usage,
         }
+        if _has_many(cursor, hour):
+            hour["model"] = hour["client"] = OTHERS
         sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
         _insert(cursor, "hours", hour, f"ON CONFLICT DO UPDATE SET {sums}")
         cursor.execute("DELETE FROM turns WHERE id <= ?", (turn - self._max_turns,))
@@ -189,6 +197,16 @@ def _hour_of(when: float) -> int:
     """When the local hour began: in India, at half past."""
     east = time.localtime(when).tm_gmtoff
     return (int(when) + east) // HOUR * HOUR - east
+
+
+def _has_many(cursor: Any, hour: Mapping[str, Any]) -> bool:
+    """Whether the key of this row has more than enough other rows in its hour."""
+    cursor.execute(
+        "SELECT count(*) FROM hours WHERE hour = :hour AND key = :key"
+        " HAVING count(*) >= :most AND NOT max(model = :model AND client = :client)",
+        {**hour, "most": MAX_NAMES},
+    )
+    return cursor.fetchone() is not None
 
 
 def _insert(cursor: Any, table: str, row: Mapping[str, Any], more: str = "") -> None:

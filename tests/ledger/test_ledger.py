@@ -16,7 +16,7 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import _ONLY, Hour, Ledger, Report
+from claudeproxy.ledger.ledger import _ONLY, MAX_NAMES, OTHERS, Hour, Ledger, Report
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
@@ -238,6 +238,21 @@ async def test_turns_are_bounded_and_their_sums_outlive_them(ledger: Ledger) -> 
         f"req_{number}" for number in (6, 5, 4, 3, 2)
     ]
     assert Totals.of(await ledger.hours(0)).turns == 7
+
+
+@ensureDeferred
+async def test_a_client_of_many_names_makes_no_endless_hour(ledger: Ledger) -> None:
+    for number in range(MAX_NAMES + 3):
+        await ledger.add(turn(number, client=f"client{number}", answered_by=f"claude-{number}"))
+        await ledger.add(turn(number, key="desk"))
+    hours = await ledger.hours(0)
+    assert Totals.of(hours).turns == 2 * (MAX_NAMES + 3)
+    by_key = by(hours, lambda row: (row.key, row.client == row.model == OTHERS))
+    assert {group: sums.turns for group, sums in by_key.items()} == {
+        ("laptop", False): MAX_NAMES, ("laptop", True): 3, ("desk", False): MAX_NAMES + 3,
+    }  # fmt: skip
+    await ledger.add(turn(0, client="client5", answered_by="claude-5"))
+    assert {row.turns for row in await ledger.hours(0) if row.client == "client5"} == {2}
 
 
 @ensureDeferred
