@@ -68,14 +68,7 @@ class Present(Collector):
         yield from self._turns()
         yield from self._processes()
         yield from self._plan()
-        quotas = GaugeMetricFamily(
-            "claudemax_key_quota_used_ratio",
-            "Used share of what the holder of a key may use.",
-            labels=("key", "quota"),
-        )
-        for each in self._quotas():  # as many as the key file has
-            quotas.add_metric((each.key, each.quota), each.used)
-        yield quotas
+        yield self._keys()
         yield from _this_process()
 
     def _turns(self) -> Iterator[Metric]:
@@ -138,6 +131,16 @@ class Present(Collector):
         if quota.login.works is not None or quota.login.failing:
             login.add_metric((), bool(quota.login.works) and not quota.login.failing)
         yield login
+
+    def _keys(self) -> Metric:
+        metric = GaugeMetricFamily(
+            "claudemax_key_quota_used_ratio",
+            "Used share of what the holder of a key may use.",
+            labels=("key", "quota"),
+        )
+        for each in self._quotas():  # as many as the key file has
+            metric.add_metric((each.key, each.quota), each.used)
+        return metric
 
 
 def _this_process() -> Iterator[Metric]:

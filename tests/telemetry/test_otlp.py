@@ -119,6 +119,7 @@ async def test_a_span_and_metrics_of_each_turn(collector: Collector, make_daemon
     assert list(tokens[0][1].explicit_bounds) == [4**n for n in range(14)]
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_the_last_turns_are_sent_when_it_stops(
     tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
@@ -152,6 +153,7 @@ async def test_a_client_does_not_decide_what_is_a_trace(
 
 
 @pytest.mark.alone
+@pytest.mark.cli
 @ensureDeferred
 async def test_a_collector_that_is_not_there_costs_a_line_of_the_log(
     tmp_path: Path, collector: Collector, lines: list[str], monkeypatch: pytest.MonkeyPatch
@@ -172,6 +174,7 @@ async def test_a_collector_that_is_not_there_costs_a_line_of_the_log(
     assert line.startswith(f"the OpenTelemetry collector at {url} takes nothing: ")
 
 
+@pytest.mark.cli
 def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
