@@ -10,7 +10,6 @@ from twisted.logger import Logger
 
 from .keys import KeyFileError, Keys, read
 
-
 SETTLED = 0.5
 """Seconds for which a changed file must have been left alone to be read: it may be half written,
 and the first half of a key is a key."""

@@ -37,7 +37,20 @@ def test_names(asked: str, told: str) -> None:
     assert names.resolve(asked).name == told
 
 
-@pytest.mark.parametrize("asked", ["gpt-4", "", "claude", "claude-", "../opus", "Opus", "x" * 9999, "claude-" + "x" * 999, "claude-opus-4-1\n"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "gpt-4",
+        "",
+        "claude",
+        "claude-",
+        "../opus",
+        "Opus",
+        "x" * 9999,
+        "claude-" + "x" * 999,
+        "claude-opus-4-1\n",
+    ],
+)
 def test_names_of_nothing(asked: str) -> None:
     with pytest.raises(FailureError) as refused:
         catalogue().resolve(asked)

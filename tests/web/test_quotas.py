@@ -267,7 +267,12 @@ def test_a_file_half_written_changes_nothing(write: Callable[..., str]) -> None:
         file.write("a: 9\nb: 234")
         file.flush()
         now.now = os.stat(path).st_mtime
-        assert [keys().name_of([key]) for key in ("1", "9", "234", "23456")] == ["a", None, None, "b"]
+        assert [keys().name_of([key]) for key in ("1", "9", "234", "23456")] == [
+            "a",
+            None,
+            None,
+            "b",
+        ]
         assert keys().rules_of("b") == Rules(requests={"day": 1})
         file.write("56 requests=2/day\n")
     now.now = os.stat(path).st_mtime + 2 * SETTLED
