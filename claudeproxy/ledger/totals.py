@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -38,8 +38,8 @@ class Totals:
         """The sum of ``hours``."""
         rows = list(hours)
         # Column by column: years have some ten thousand rows, and the reactor waits.
-        usage = Usage(*_sums([row.usage for row in rows], _USAGE))
-        return cls(**dict(zip(_SUMMED, _sums(rows, _SUMMED), strict=True)), usage=usage)
+        usage = Usage(**_sums([row.usage for row in rows], _USAGE))
+        return cls(**_sums(rows, _SUMMED), usage=usage)
 
     @property
     def cache_share(self) -> float | None:
@@ -71,8 +71,8 @@ _SUMMED = [each.name for each in fields(Totals) if each.name != "usage"]
 _USAGE = [each.name for each in fields(Usage)]
 
 
-def _sums(rows: Sequence[object], names: Iterable[str]) -> Iterator[Any]:
-    return (sum(map(attrgetter(name), rows)) for name in names)
+def _sums(rows: Sequence[object], names: Iterable[str]) -> dict[str, Any]:
+    return {name: sum(map(attrgetter(name), rows)) for name in names}
 
 
 def by(hours: Iterable[Hour], group: Callable[[Hour], _Group]) -> dict[_Group, Totals]:

@@ -92,8 +92,8 @@ def write(
     """
     path = path.partition(b"?")[0]
     failure = found.failure
-    polled = path.rstrip(b"/").endswith((b"/health", b"/metrics"))
-    if status == 200 and failure is None and not left and polled:
+    polled = not left and path.rstrip(b"/").endswith((b"/health", b"/metrics"))
+    if status == 200 and failure is None and (polled or found.routine):
         return
     code = None if failure is None else failure.code
     cause = None if failure is None else cause_of(failure)

@@ -111,8 +111,10 @@ class TurnHandler:
         facts(request).key = key
         if key is None:
             return self._engine.ask_all(asked, sink)
+        models = self._engine.catalogue
         for one in asked:
-            if rules.models and not self._engine.catalogue.is_one_of(one.model, rules.models):
+            models.resolve(one.model)  # first of all, because names that are refused here are kept
+            if rules.models and not models.is_one_of(one.model, rules.models):
                 raise FailureError(not_for(key, one.model))
         try:
             self._quotas.check(key, rules)

@@ -69,7 +69,7 @@ async def test_keyed_daemon(make_daemon: Any, tmp_path: Path) -> None:
         answer = await treq.json_content(response)
         assert answer["choices"][0]["message"]["content"] == "You said: Hello"
     globalLogPublisher.removeObserver(observe)
-    assert [line.split()[-1] for line in logged if " haiku " in line] == ["laptop", "desk"]
+    assert [line.split()[-1] for line in logged if " haiku=" in line] == ["laptop", "desk"]
     assert not any("s3cret" in line for line in logged)
     for path in ("/v1/models", "/v1/models/opus", "/nothing", "/healthy", "/health/x", "/%68ealth"):
         response = await treq.get(daemon.url + path)

@@ -396,6 +396,19 @@ async def test_what_is_refused_does_not_count(
 
 
 @ensureDeferred
+async def test_a_name_of_no_model_is_not_kept(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=1/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    for model, code in (("haiku", 200), ("SECRET " * 1000, 404), ("haiku", 429)):
+        response, _ = await ask(daemon, "app", model=model)
+        assert response.code == code
+    _, told = await get(daemon, "app", "/v1/usage/turns")
+    assert [turn["model"] for turn in told["data"]] == ["haiku", "haiku"]
+
+
+@ensureDeferred
 async def test_models_of_a_key(make_daemon: Any, tmp_path: Path, write: Callable[..., str]) -> None:
     path = write("app: app models=haiku,claude-sonnet-4-5\nmine: mine\n")
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import treq
+from attrs import evolve
 from harness import Daemon
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
@@ -18,6 +19,7 @@ from claudeproxy.engine.charges import setup_key
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
 from claudeproxy.ledger.projection import Projection
+from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import Failure, Kind, Request
 from claudeproxy.testing import fake_cli
 from claudeproxy.web.gate import EXPOSED
@@ -117,6 +119,27 @@ async def test_the_usage_page(make_daemon: Any, tmp_path: Path) -> None:
         told = await treq.json_content(await treq.get(daemon.url + path))
         assert told["windows"]["five_hour"]["used"] == 50.0
         assert told["windows"]["five_hour"]["reserve"] == 20.0
+
+
+@ensureDeferred
+async def test_the_pace_is_that_of_the_turns_in_the_ledger(
+    make_daemon: Any, tmp_path: Path
+) -> None:
+    daemon = await planned(make_daemon, tmp_path)
+    full(daemon, five_hour=0.5, seven_day=0.1)  # so the window began four hours ago
+    now = daemon.api.engine.now()
+    made = TurnRecord(time=now, request_id="req_1", dialect="chat", model="opus", placement="kept")
+    for ago, share in ((4000, 0.9), (1800, 0.4), (900, 0.45)):  # the first is too long ago
+        await daemon.api._ledger.add(
+            evolve(made, time=now - ago, windows_after={"five_hour": share})
+        )
+    await daemon.api._ledger.add(evolve(made, placement="", windows_after={"five_hour": 0.0}))
+    told = await treq.json_content(await treq.get(daemon.url + "/v1/usage"))
+    found = told["windows"]["five_hour"]["projection"]
+    assert found["percent_per_hour"] == pytest.approx(20, abs=0.5)
+    assert found["based_on"] == {"reports": 2, "minutes": 30}
+    assert found["percent_at_reset"] == pytest.approx(70, abs=0.5)
+    assert told["windows"]["seven_day"]["projection"] is None
 
 
 @ensureDeferred
