@@ -114,7 +114,7 @@ def _chart(path: str, at: str, height: int, alt: str) -> Tag:
 def who(seen: Snapshot) -> Tag:
     """The section of keys, clients and models."""
     ledger = seen.usage["ledger"]
-    keys = seen.usage.get("keys") or []
+    keys = seen.usage["keys"]
     tables = [_keys(keys, ledger, seen.now)] if keys else []
     if ledger is not None:
         named = [row for row in ledger["by_key"] if row["key"]]
@@ -148,22 +148,24 @@ def _figures(row: Mapping[str, Any]) -> list[Cell]:
 def _keys(keys: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any] | None, now: float) -> Tag:
     spent = {row["key"]: row for row in ledger["by_key"]} if ledger is not None else {}
     columns = (
-        Column("Key"), Column("Turns", True), Column("Output", True), Column("Quotas"),
-        Column("Models", extra=True), Column("Expires"),
+        Column("Key"), Column("Turns", True), Column("Output", True),
+        Column("At list price", True, extra=True), Column("Quotas"), Column("Models", extra=True),
+        Column("Expires"),
     )  # fmt: skip
     rows = []
     for key in keys:
         row = spent.get(key["name"])
-        quotas = [tags.div(_quota(quota, now)) for quota in key.get("quotas") or []]
-        models = key.get("models")
+        quotas = [tags.div(_quota(quota, now)) for quota in key["quotas"]]
+        models = key["models"]
         rows.append((
             [
                 words.name(key["name"]),
                 words.count(row["turns"] if row else 0),
                 words.count(row["output_tokens"] if row else 0),
+                words.dollars(row["list_price_usd"] if row else 0),
                 quotas or quiet("none"),
                 words.text(", ".join(models)) if models else quiet("all"),
-                words.name(key.get("expires")) if key.get("expires") else quiet("never"),
+                _end(key),
             ],
             "",
         ))  # fmt: skip
@@ -171,10 +173,20 @@ def _keys(keys: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any] | None, n
 
 
 def _quota(quota: Mapping[str, Any], now: float) -> Cell:
-    full = quota["used"] >= quota["limit"]
-    text = f"{words.count(quota['used'])} of {words.count(quota['limit'])} {quota['quota']}"
-    resets = quota.get("resets_at")
-    again = [quiet(" again in "), words.moment(resets, words.span(resets - now))] if (
-        full and resets
-    ) else ""  # fmt: skip
-    return [tags.strong(text, class_="bad") if full else text, again]
+    name, used, limit = quota["quota"], quota["used"], quota["limit"]
+    share = name.startswith("share ")
+    amounts = [f"{n:.3g} %" if share else words.count(n) for n in (used, limit)]
+    text = f"{name.replace('_', ' ')}: {amounts[0]} of {amounts[1]}"
+    if used < limit:
+        return text
+    resets = quota["resets_at"]
+    again: list[Cell] = (
+        ["; again in ", words.moment(resets, words.span(resets - now))] if resets else []
+    )
+    return tags.strong(text, *again, class_="bad")
+
+
+def _end(key: Mapping[str, Any]) -> Cell:
+    if not key["expires"]:
+        return quiet("never")
+    return badge("expired", "bad") if key["expired"] else key["expires"]
