@@ -34,7 +34,11 @@ def tokens(periods: Sequence[Period], width: int) -> bytes:
     """A bar for each period: its tokens by how they were counted. A SVG document."""
     from pygal import StackedBar
 
-    chart = StackedBar(**_looks(periods, width, 230), value_formatter=words.count)
+    chart = StackedBar(
+        **_looks(periods, width, 230),
+        value_formatter=lambda number: words.count(number).replace(".0", ""),
+        y_labels=steps(max(period.tokens for period in periods)),
+    )
     for title, name in (("new input", "fresh"), ("written to the cache", "written"),
                         ("read from the cache", "cached"), ("output", "output")):  # fmt: skip
         chart.add(title, [getattr(period, name) for period in periods])
@@ -52,6 +56,15 @@ def cache(periods: Sequence[Period], width: int) -> bytes:
     )  # fmt: skip
     chart.add("input from the cache", shares)
     return _rendered(chart)
+
+
+def steps(most: int) -> list[int]:
+    """Round numbers from 0 to ``most`` at even distances, four at most."""
+    step = 1
+    while most >= 4 * step:
+        # 1, 2, 5, 10, 20 ...
+        step = step * 5 // 2 if str(step).startswith("2") else step * 2
+    return list(range(0, most + 1, step))
 
 
 def _looks(periods: Sequence[Period], width: int, height: int) -> dict[str, Any]:
@@ -73,9 +86,8 @@ def _looks(periods: Sequence[Period], width: int, height: int) -> dict[str, Any]
         "x_labels": [period.label for period in periods],
         "x_labels_major_every": max(1, len(periods) * 90 // width), "show_minor_x_labels": False,
         "legend_at_bottom": True, "legend_at_bottom_columns": width // 150, "legend_box_size": 10,
-        "truncate_legend": -1, "truncate_label": -1,
-        "margin": 4, "spacing": 8, "y_labels_major_count": 3,
-        "show_minor_y_labels": False, "print_values": False, "no_data_text": "no turns",
+        "truncate_legend": -1, "truncate_label": -1, "margin": 4, "spacing": 8,
+        "print_values": False, "no_data_text": "no turns",
     }  # fmt: skip
 
 

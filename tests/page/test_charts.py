@@ -54,3 +54,21 @@ def test_charts(draw: Any, periods: list[Period], width: int) -> None:
     if draw is charts.tokens and periods is PERIODS:
         bars = root.findall(f".//{SVG}rect[@class='rect reactive tooltip-trigger']")
         assert len(bars) == 4 * 24
+    texts = [
+        text.text for text in root.findall(f".//{SVG}g[@class='axis y always_show']//{SVG}text")
+    ]
+    if draw is charts.cache and periods is PERIODS:
+        assert texts == ["0 %", "50 %", "100 %"]
+    elif periods is PERIODS:
+        assert texts == ["0", "200", "400", "600"]
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted"),
+    [
+        (0, [0]), (1, [0, 1]), (3, [0, 1, 2, 3]), (4, [0, 2, 4]), (9, [0, 5]),
+        (158_000, [0, 50_000, 100_000, 150_000]), (6_100_000, [0, 2_000_000, 4_000_000, 6_000_000]),
+    ],
+)  # fmt: skip
+def test_steps(most: int, wanted: list[int]) -> None:
+    assert charts.steps(most) == wanted
