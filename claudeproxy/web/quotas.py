@@ -63,7 +63,8 @@ class Quotas:
         self._shares = Shares()
 
     async def restore(self, ledger: Ledger) -> None:
-        """Take in what today's turns and those of the running windows have used."""
+        """Begin with what today's turns and those of the running windows have used."""
+        self._counts, self._shares = {}, Shares()
         now = self._engine.now()
         begin, _ = period(DAY, now)
         spent, reports = (

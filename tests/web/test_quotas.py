@@ -363,13 +363,21 @@ async def test_the_day_is_remembered(
     path = write("app: app requests=5/day tokens=1M/day\n")
     daemon = await make_daemon(claude=claude, api_key_file=path)
     await ask(daemon, "app")
-    quotas, rules = daemon.api.quotas, daemon.api.gate.keys.rules_of("app")
-    await until(lambda: all(quota.used for quota in quotas.of("app", rules)))
-    used = [quota.used for quota in quotas.of("app", rules)]
-    again = Quotas(daemon.api.engine)
-    await again.restore(daemon.api._ledger)
-    assert [quota.used for quota in again.of("app", rules)] == used
-    assert used[0] == 1
+    rules = daemon.api.gate.keys.rules_of("app")
+
+    def used(of: Daemon) -> list[float]:
+        return [quota.used for quota in of.api.quotas.of("app", rules)]
+
+    await until(lambda: all(used(daemon)))
+    before = used(daemon)
+    state = str(daemon.home / ".local/state")
+    again = await make_daemon(claude=claude, api_key_file=path, environ={"XDG_STATE_HOME": state})
+    await until(lambda: used(again) == before)
+    assert before[0] == 1
+    await again.api.stopService()
+    again.api.startService()  # as a site that embeds it may
+    await again.api._ledger.latest(1)
+    assert used(again) == before
 
 
 @ensureDeferred
