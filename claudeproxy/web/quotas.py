@@ -145,8 +145,9 @@ class Quotas:
                 used = getattr(self._count(key, name), kind)
                 yield Quota(f"{kind}/{name}", limit, used, end)
         for window, share in (rules.shares or {}).items():
-            used = self._shares.of(key, window, now) * 100
             resets = self._resets().get(window)
+            # Unknown, it has reset, or is another account's.
+            used = 0.0 if resets is None else self._shares.of(key, window, now) * 100
             yield Quota(f"share of {window}", round(share * 100, 2), used, resets)
 
     def _count(self, key: str, name: str) -> _Count:

@@ -137,6 +137,16 @@ def test_what_others_use_does_not_count_for_a_turn_that_was_refused(quotas: Quot
     assert [quotas.of(key, shares)[0].used for key in "ab"] == [pytest.approx(40), 0]
 
 
+def test_another_account_has_windows_of_its_own(quotas: Quotas) -> None:
+    rules = Rules(shares={"seven_day": 0.1})
+    windows = {"seven_day": {"utilization": 0.5, "resetsAt": NOON + 5 * 86_400}}
+    quotas._engine.quota.hear({"unifiedWindows": windows})
+    quotas.heard(evolve(TURN, windows_before={"seven_day": 0.2}, windows_after={"seven_day": 0.5}))
+    assert refusal(quotas, rules).retry_after == 5 * 86_400
+    quotas._engine.quota.changed_login(other_account=True)
+    quotas.check("a", rules)
+
+
 def test_a_share_is_used_up_at_its_limit(quotas: Quotas) -> None:
     window(quotas, 0.2, NOON + 3600)
     for before, after in ((0.2, 0.21), (0.21, 0.27), (0.27, 0.3)):  # sums to 0.09999999999999998
