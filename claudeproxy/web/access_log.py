@@ -33,7 +33,7 @@ class Facts:
     ``model``: as it was asked for; ``answered_by``: the model that upstream says has answered;
     ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
     token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them;
-    ``key``: the name of the client's key, as it was when the request arrived.
+    ``key``: the name of the client's key, whatever becomes of it later.
     """
 
     failure: Failure | None = None
