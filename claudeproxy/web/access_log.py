@@ -34,7 +34,7 @@ class Facts:
     ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
     token; ``usage``: of all its answers; ``traceparent``: the client's
     header of that name (W3C), if it sent one; ``group``: its turns, once the engine has taken them;
-    ``key``: the name of the client's key, as it was when the request arrived;
+    ``key``: the name of the client's key, whatever becomes of it later;
     ``fields``: the names of its body's fields, once that is read;
     ``routine``: an open page asks for it again and again, so it gets no line while all is well.
     """

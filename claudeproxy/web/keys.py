@@ -121,7 +121,7 @@ def read(path: str, owner: int | None = None) -> Keys:
     """
     owner = os.geteuid() if owner is None else owner
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=_at_once) as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise KeyFileError("is not a file")
@@ -134,3 +134,7 @@ def read(path: str, owner: int | None = None) -> Keys:
         raise KeyFileError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise KeyFileError("is not text") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would have the daemon wait for a writer

@@ -63,7 +63,8 @@ class Quotas:
         self._shares = Shares()
 
     async def restore(self, ledger: Ledger) -> None:
-        """Take in what today's turns and those of the running windows have used."""
+        """Begin with what today's turns and those of the running windows have used."""
+        self._counts, self._shares = {}, Shares()
         now = self._engine.now()
         begin, _ = period(DAY, now)
         spent, reports = (
@@ -144,8 +145,9 @@ class Quotas:
                 used = getattr(self._count(key, name), kind)
                 yield Quota(f"{kind}/{name}", limit, used, end)
         for window, share in (rules.shares or {}).items():
-            used = self._shares.of(key, window, now) * 100
             resets = self._resets().get(window)
+            # Unknown, it has reset, or is another account's.
+            used = 0.0 if resets is None else self._shares.of(key, window, now) * 100
             yield Quota(f"share of {window}", round(share * 100, 2), used, resets)
 
     def _count(self, key: str, name: str) -> _Count:

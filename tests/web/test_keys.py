@@ -111,6 +111,9 @@ def test_key_files_that_are_none(tmp_path: Path) -> None:
         read(str(tmp_path / "none"))
     with pytest.raises(KeyFileError, match=r"^cannot be read: Is a directory$"):
         read(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(KeyFileError, match=r"^is not a file$"):
+        read(str(tmp_path / "pipe"))  # at once, though nobody writes
     path = tmp_path / "key"
     path.write_bytes(b"\xff\xfe")
     path.chmod(0o600)

@@ -137,6 +137,16 @@ def test_what_others_use_does_not_count_for_a_turn_that_was_refused(quotas: Quot
     assert [quotas.of(key, shares)[0].used for key in "ab"] == [pytest.approx(40), 0]
 
 
+def test_another_account_has_windows_of_its_own(quotas: Quotas) -> None:
+    rules = Rules(shares={"seven_day": 0.1})
+    windows = {"seven_day": {"utilization": 0.5, "resetsAt": NOON + 5 * 86_400}}
+    quotas._engine.quota.hear({"unifiedWindows": windows})
+    quotas.heard(evolve(TURN, windows_before={"seven_day": 0.2}, windows_after={"seven_day": 0.5}))
+    assert refusal(quotas, rules).retry_after == 5 * 86_400
+    quotas._engine.quota.changed_login(other_account=True)
+    quotas.check("a", rules)
+
+
 def test_a_share_is_used_up_at_its_limit(quotas: Quotas) -> None:
     window(quotas, 0.2, NOON + 3600)
     for before, after in ((0.2, 0.21), (0.21, 0.27), (0.27, 0.3)):  # sums to 0.09999999999999998
@@ -363,13 +373,21 @@ async def test_the_day_is_remembered(
     path = write("app: app requests=5/day tokens=1M/day\n")
     daemon = await make_daemon(claude=claude, api_key_file=path)
     await ask(daemon, "app")
-    quotas, rules = daemon.api.quotas, daemon.api.gate.keys.rules_of("app")
-    await until(lambda: all(quota.used for quota in quotas.of("app", rules)))
-    used = [quota.used for quota in quotas.of("app", rules)]
-    again = Quotas(daemon.api.engine)
-    await again.restore(daemon.api._ledger)
-    assert [quota.used for quota in again.of("app", rules)] == used
-    assert used[0] == 1
+    rules = daemon.api.gate.keys.rules_of("app")
+
+    def used(of: Daemon) -> list[float]:
+        return [quota.used for quota in of.api.quotas.of("app", rules)]
+
+    await until(lambda: all(used(daemon)))
+    before = used(daemon)
+    state = str(daemon.home / ".local/state")
+    again = await make_daemon(claude=claude, api_key_file=path, environ={"XDG_STATE_HOME": state})
+    await until(lambda: used(again) == before)
+    assert before[0] == 1
+    await again.api.stopService()
+    again.api.startService()  # as a site that embeds it may
+    await again.api._ledger.latest(1)
+    assert used(again) == before
 
 
 @ensureDeferred
