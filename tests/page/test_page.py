@@ -14,11 +14,15 @@ from attrs import evolve
 from harness import Daemon, until
 from looking import CHARTS, HTML, Look, everything, header, held, hello, key_file, look, words
 from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord
 from claudeproxy.messages import Usage
 from claudeproxy.testing import fake_cli
+from claudeproxy.web.requests import InMemoryRequest
 
 CHAT = "/v1/chat/completions"
 
@@ -132,6 +136,26 @@ async def test_slashes_too_many_do_not_lead_elsewhere(double: Daemon, path: str)
     seen = await look(double, path)
     places = [one.get(name, "") for one in seen.root.iter() for name in PLACES if one.get(name)]
     assert places and all(re.match(r"/page/\w", place) for place in places)
+
+
+@pytest.mark.parametrize("path", ["/a%20b/claude", "/a%20b/claude/", "/a%20b/claude/page/main"])
+@ensureDeferred
+async def test_in_somebody_elses_site(double: Daemon, path: str) -> None:
+    root, folder = Resource(), Resource()
+    root.putChild(b"a b", folder)
+    folder.putChild(b"claude", double.api.resource)
+    site = Site(root, requestFactory=InMemoryRequest)
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+    url = f"http://127.0.0.1:{port.getHost().port}"
+    response = await treq.get(url + path, headers=HTML)
+    seen = Look(await treq.text_content(response))
+    places = [one.get(name, "") for one in seen.root.iter() for name in PLACES if one.get(name)]
+    assert places and all(place.startswith("/a%20b/claude/page/") for place in places), places
+    for place in places:
+        response = await treq.get(url + place)
+        assert response.code == 200, place
+        await treq.content(response)
+    await port.stopListening()
 
 
 # -- what it shows --
