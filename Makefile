@@ -12,13 +12,14 @@
 # make conformance  the suites of others; writes docs/conformance.rst (needs node and npm)
 # make clients      real clients, end to end (the same; ARGS=codex runs one of them)
 # make bench   measure, beside the npm proxy if there is Node.js (ARGS="own" only the daemon's share)
+# make image   the container image, built and run by podman (needs root, and minutes)
 # make release the wheel and the source into dist/, checked; publishes nothing
 # make clean   back to a fresh clone
 #
 # All set-up happens in .venv and .cache, by need.
 
 .PHONY: serve fast test lowest check lint types rooms pages forge docs soak mutants conformance clients
-.PHONY: bench release clean
+.PHONY: bench image release clean
 .NOTPARALLEL:
 
 PYTHONS = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python3.10
@@ -98,6 +99,9 @@ clients: .venv/.serve
 
 bench: .venv/.serve
 	.venv/bin/python -m benchmarks $(ARGS)
+
+image: .venv/.serve
+	.venv/bin/python tests/image.py
 
 release: .venv/.check
 	@rm -rf dist
