@@ -15,7 +15,7 @@ from attrs import frozen
 @frozen
 class Installer:
     """What its user would type, with ``{plain}`` for claudemax, ``{cli}`` for claudemax with a CLI
-    of its own ``{otel}`` with OpenTelemetry, and ``{both}``."""
+    of its own, ``{otel}`` with OpenTelemetry and ``{both}`` with the two."""
 
     _add_cli: str
     _add_otel: str
