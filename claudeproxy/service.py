@@ -67,7 +67,7 @@ class Claudemax(MultiService):
     ) -> None:
         """:raises ConfigError: when there is no CLI to use, or a directory cannot be used."""
         super().__init__()
-        self._reactor = reactor
+        self.reactor = reactor
         self._settings = settings
         self._environ = environ
         self._scratch: Scratch | None = None
@@ -97,9 +97,9 @@ class Claudemax(MultiService):
         """Start the upstream that was asked for, then the warm processes."""
         super().startService()
         if self._store is not None:
-            self._store.open(self._reactor)
+            self._store.open(self.reactor)
         if self._ledger is not None:
-            self._ledger.open(self._reactor)
+            self._ledger.open(self.reactor)
         self._scratch = Scratch()
         upstream = self._upstream(self._scratch.path)
         self.cli.environment = launch.environment(
@@ -137,7 +137,7 @@ class Claudemax(MultiService):
         await self.engine.stop(self._settings.drain)
         await self.cli.close()
         self._quota_file.close()
-        late = self._reactor.callLater(LAST_BYTES, self.site.abort)
+        late = self.reactor.callLater(LAST_BYTES, self.site.abort)
         await drained
         if late.active():
             late.cancel()
