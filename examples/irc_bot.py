@@ -1,10 +1,9 @@
 """A bot that answers on IRC: in its channel when it is addressed, and whoever writes to it alone.
 
-    claudemax                                 # in another terminal, or --demo to try it without one
     python examples/irc_bot.py tls:irc.libera.chat:6697 claudebot '#my-channel'
 
-It keeps a conversation per channel and person and answers one question at a time in each. Whoever
-writes to it uses your plan: give it a key with a quota (docs/service.rst) in CLAUDEMAX_KEY.
+It asks the daemon at CLAUDEMAX_URL, and has a conversation in each place, one question at a time.
+Whoever writes to it uses your plan: in CLAUDEMAX_KEY, give it a key with a quota of its own.
 """
 
 import os
@@ -27,30 +26,27 @@ PLACES = 100  # whose conversations are remembered
 
 class Bot(IRCClient):
     lineRate = 1.0  # seconds between two lines: servers throw out who is faster
+    password = os.environ.get("IRC_PASSWORD")
 
     def __init__(self, claude, nickname, channel):
         self.claude, self.nickname, self.channel = claude, nickname, channel
-        self.talks = {}
-        self.asking = {}
+        self.talks, self.asking = {}, {}  # by channel or nick
 
     def signedOn(self):
         self.join(self.channel)
 
     def privmsg(self, user, channel, message):
-        nick = user.partition("!")[0]
-        if channel == self.nickname:
-            place, said = nick, message
-        else:
-            addressed, _, said = message.partition(":")
-            place = channel
-            if addressed.strip() != self.nickname or not said.strip():
-                return
+        nick, private = user.partition("!")[0], channel == self.nickname
+        addressed, _, said = message.partition(":")
+        if not private and (addressed.strip() != self.nickname or not said.strip()):
+            return
+        place, said = (nick, message) if private else (channel, said)
         if place in self.asking:
             self.msg(place, f"{nick}: one question at a time, please.")
         else:
             asking = self.asking[place] = ensureDeferred(self.answer(place, nick, said))
             asking.addErrback(lambda why: why.check(CancelledError) or log.err(why))
-            asking.addBoth(lambda _: self.asking.pop(place))
+            asking.addBoth(lambda _: self.asking.pop(place) and None)
 
     async def answer(self, place, nick, said):
         if place not in self.talks and len(self.talks) >= PLACES:
@@ -74,8 +70,8 @@ def main(reactor, server, nickname, channel):
     log.startLogging(sys.stderr)
     url = os.environ.get("CLAUDEMAX_URL", "http://127.0.0.1:3456")
     claude = over_http(url, os.environ.get("CLAUDEMAX_KEY"), "irc-bot")
-    factory = Factory.forProtocol(lambda: Bot(claude, nickname, channel))
-    ClientService(clientFromString(reactor, server), factory).startService()
+    bots = Factory.forProtocol(lambda: Bot(claude, nickname, channel))
+    ClientService(clientFromString(reactor, server), bots).startService()
     return Deferred()  # until Ctrl-C; it connects anew by itself
 
 

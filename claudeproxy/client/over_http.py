@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
-from twisted.web.client import Agent, RequestTransmissionFailed, ResponseFailed
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
@@ -22,11 +22,10 @@ from claudeproxy.cli.wire import MessageReader
 from claudeproxy.messages import Event, Failure
 
 from . import failures
+from .agent import make_agent
 from .buffer import Buffer, Source
 from .claude import Claude
 from .event_stream import EventStream
-
-CONNECT_SECONDS = 10.0
 
 
 def over_http(
@@ -38,8 +37,7 @@ def over_http(
     """Claude through the daemon at ``url``, which may be mounted below a path.
 
     ``key``: one of its ``--api-key-file``. ``name``: of the program, for the daemon's ledger.
-    ``agent``: what connects, for a proxy or a unix socket; by default the reactor does, within 10
-    seconds. It should keep no connections: a question on one that is just being closed is lost.
+    ``agent``: what connects, where that is through a proxy or a unix socket.
 
     There is no time limit besides the daemon's own: ``claude.ask(...).addTimeout(60, reactor)``.
 
@@ -50,7 +48,7 @@ def over_http(
     if agent is None:
         from twisted.internet import reactor
 
-        agent = Agent(reactor, connectTimeout=CONNECT_SECONDS)
+        agent = make_agent(reactor)
     return OverHTTP(HTTPClient(agent), url.rstrip("/"), key, name)
 
 
@@ -60,12 +58,9 @@ class OverHTTP(Claude):
     def __init__(self, http: HTTPClient, url: str, key: str | None, name: str) -> None:
         self._http = http
         self._url = url
-        self._headers: dict[str | bytes, str | bytes] = {
-            "content-type": "application/json",
-            "user-agent": name,
-        }
+        self._headers = Headers({"content-type": ["application/json"], "user-agent": [name]})
         if key is not None:
-            self._headers["x-api-key"] = key
+            self._headers.setRawHeaders("x-api-key", [key])
 
     def _begin(self, asked: Mapping[str, Any], buffer: Buffer) -> Source:
         data = json.dumps(asked).encode()

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import treq
+import trustme
 from harness import Daemon, until
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.defer import ensureDeferred as run
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import deferLater
 
 from claudeproxy.cli.states import State
@@ -374,6 +376,27 @@ async def test_over_http_a_program_has_a_key_and_a_name(make_daemon: Any, tmp_pa
         with pytest.raises(ClaudeError) as caught:
             await over_http(daemon.url, key=key).ask("Hi")
         assert caught.value.kind is Kind.AUTHENTICATION
+
+
+@ensureDeferred
+async def test_over_tls(make_daemon: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli", deltas=1000, pause=0.02))
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server = ca.issue_cert("localhost")
+    server.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    endpoint = f"ssl:0:privateKey={tmp_path}/server.pem:interface=127.0.0.1"
+    port = await serverFromString(reactor, endpoint).listen(daemon.api.site)
+    claude = over_http(f"https://localhost:{port.getHost().port}")
+    with pytest.raises(ClaudeError, match="certificate verify failed") as caught:
+        await claude.ask("Hi")
+    assert caught.value.kind is Kind.UNAVAILABLE
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert (await claude.ask("[[deltas 2]]")).text.startswith("You said: ")
+    async with aclosing(claude.stream("Hi")) as pieces:
+        assert isinstance(await anext(pieces), Text)
+    await at_rest(daemon)
+    await port.stopListening()
 
 
 # -- a daemon that is not there, or goes --
