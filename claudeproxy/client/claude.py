@@ -32,7 +32,8 @@ class Claude(ABC):
         max_tokens: int = MAX_TOKENS,
         **more: Any,
     ) -> Deferred[Answer]:
-        """The whole answer to ``question``: a text, or the messages of a conversation.
+        """The whole answer to ``question``: a text, or the messages of a conversation, each a
+        :class:`Message` or as the API has it, ``{"role": "user", "content": "Hi"}``.
 
         ``model``: any name that the daemon knows. ``system``: the system prompt. ``tools``: what
         the answer may call; the calls are in it, and running them is the program's part.

@@ -40,7 +40,7 @@ Scripted: TypeAlias = str | Answer | Failure | Kind
 
 
 class FakeClaude(Claude):
-    """Gives the answers that it is given, one a question, and makes no mistakes of a real one's.
+    """Gives the answers that it was given, one for each question.
 
     ::
 

@@ -67,7 +67,11 @@ class OverHTTP(Claude):
 
         def post() -> Deferred[Any]:
             return self._http.post(
-                f"{self._url}/v1/messages", data=data, headers=self._headers, unbuffered=True
+                f"{self._url}/v1/messages",
+                data=data,
+                headers=self._headers,
+                unbuffered=True,
+                allow_redirects=False,  # which would make a GET of it, and tell the key elsewhere
             )
 
         return _Exchange(self._url, post, buffer)

@@ -100,6 +100,7 @@ BEGUN = b'data: {"type":"message_start","message":{"id":"m","model":"x","usage":
     ("said", "kind", "spent", "after", "told"),
     [
         (reply("502 Bad Gateway", b"<html>", "text/html"), Kind.UPSTREAM, False, None, "answered"),
+        (reply("301 Moved", b"", "x", "Location: /"), Kind.INVALID, False, None, "answered 301"),
         (reply("413 Too Large", b""), Kind.TOO_LARGE, False, None, "answered 413"),
         (reply("405 No", b""), Kind.INVALID, False, None, "answered 405"),
         (reply("529 Busy", BUSY), Kind.OVERLOADED, False, None, "busy"),
