@@ -12,7 +12,8 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
-from twisted.web.client import RequestTransmissionFailed, ResponseFailed
+from twisted.web.client import RequestTransmissionFailed, ResponseDone, ResponseFailed
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
@@ -108,13 +109,16 @@ class _Exchange:
 
     async def _run(self, post: Callable[[], Deferred[Any]]) -> None:
         try:
-            response = await post()
+            await self._exchange(post)
         except (ConnectError, DNSLookupError) as error:
             self._fail(failures.unreachable(self._url, error))
-            return
         except (ResponseFailed, RequestTransmissionFailed) as error:
             self._fail(failures.broken_off(self._url, error.reasons[0].value))
-            return
+        if not self._buffer.ended:
+            self._fail(failures.broken_off(self._url))
+
+    async def _exchange(self, post: Callable[[], Deferred[Any]]) -> None:
+        response = await post()
 
         def header(name: str) -> str | None:
             values: list[str] | None = response.headers.getRawHeaders(name)
@@ -127,8 +131,6 @@ class _Exchange:
             await self._read(response, self._streamed)
         else:
             self._whole(await self._read(response))
-        if not self._buffer.ended:
-            self._fail(failures.broken_off(self._url))
 
     async def _read(self, response: Any, receive: Callable[[bytes], object] | None = None) -> bytes:
         """The body, which goes to ``receive`` instead if there is one."""
@@ -180,15 +182,19 @@ class _Body(Protocol):
     def __init__(self, receive: Callable[[bytes], object]) -> None:
         self._receive = receive
         self.done: Deferred[None] = Deferred(self._stop)
-        """Fires when it is over, complete or not: its content tells."""
+        """Fires at its end, or fails with :class:`ResponseFailed`."""
 
     def dataReceived(self, data: bytes) -> None:
         if not self.done.called:
             self._receive(data)
 
     def connectionLost(self, reason: Reason = connectionDone) -> None:
-        if not self.done.called:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):  # the latter: of unknown length
             self.done.callback(None)
+        else:
+            self.done.errback(reason)
 
     def pause(self) -> None:
         self.transport.pauseProducing()

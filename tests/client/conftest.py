@@ -10,15 +10,10 @@ import pytest
 import pytest_twisted
 from attrs import frozen
 from harness import Daemon
+from ways import WAYS, claude_of
 
-from claudeproxy.client import Claude, in_process, over_http
+from claudeproxy.client import Claude
 from claudeproxy.testing import fake_cli
-
-WAYS = ("in process", "over HTTP")
-
-
-def claude_of(daemon: Daemon, way: str) -> Claude:
-    return in_process(daemon.api, "bot") if way == "in process" else over_http(daemon.url)
 
 
 @frozen

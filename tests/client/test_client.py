@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.defer import ensureDeferred as run
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import deferLater
+from ways import claude_of
 
 from claudeproxy.cli.states import State
 from claudeproxy.client import (
@@ -354,6 +355,23 @@ async def test_a_turn_of_a_program_is_in_the_ledger(make_daemon: Any, tmp_path: 
     assert 0 < good.first_token_ms <= good.total_ms
     assert (bad.outcome, bad.usage.input_tokens) == ("upstream", 7)
     assert (await until_told(daemon))["dialect"] == "python"
+
+
+@ensureDeferred
+async def test_the_reserve_of_the_plan_holds_for_programs(make_daemon: Any, way: str) -> None:
+    daemon = await make_daemon(mode="subscription", reserve=(("five_hour", 0.8),))
+    records: list[Any] = []
+    daemon.api.journal.observers.append(records.append)
+    claude = claude_of(daemon, way)
+    assert (await claude.ask("x")).text == "You said: x"  # a quarter of the window is used
+    await until(lambda: records)
+    assert records[0].paid_by == "plan"
+    asked = len(daemon.turns())
+    with pytest.raises(ClaudeError, match="--reserve") as caught:
+        await claude.ask("x")
+    assert (caught.value.kind, caught.value.spent) == (Kind.PLAN_LIMIT, False)
+    assert caught.value.retry_after == pytest.approx(4 * 3600, abs=120)
+    assert len(daemon.turns()) == asked
 
 
 @ensureDeferred

@@ -114,6 +114,8 @@ BEGUN = b'data: {"type":"message_start","message":{"id":"m","model":"x","usage":
         (reply("200 OK", BEGUN, STREAM), Kind.UNAVAILABLE, True, None, "was lost before the end"),
         (reply("200 OK", BEGUN, STREAM)[:-9], Kind.UNAVAILABLE, True, None, "was lost"),
         (reply("200 OK", b"data: " + BUSY + b"\n\n", STREAM), Kind.UPSTREAM, True, None, "busy"),
+        (reply("200 OK", b'{"content":[]}')[:-1], Kind.UNAVAILABLE, True, None, "was lost"),
+        (reply("503 No", BUSY)[:-1], Kind.UNAVAILABLE, True, None, "was lost"),
         (b"", Kind.UNAVAILABLE, True, None, "was lost before the end"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", Kind.UNAVAILABLE, True, None, "was lost before the end"),
     ],
