@@ -78,7 +78,7 @@ class Claudemax(MultiService):
     ) -> None:
         """:raises ConfigError: when there is no CLI to use, or a directory cannot be used."""
         super().__init__()
-        self._reactor = reactor
+        self.reactor = reactor
         self._settings = settings
         self._environ = environ
         self._scratch: Scratch | None = None
@@ -131,7 +131,7 @@ class Claudemax(MultiService):
         except ImportError as error:
             why = f"--otlp needs what is not installed ({error}): {installer().add_otel}"
             raise ConfigError(why) from None
-        otlp = OTLP(self._reactor, endpoint, models, __version__)
+        otlp = OTLP(self.reactor, endpoint, models, __version__)
         otlp.setServiceParent(self)
         self.journal.tracers.append(otlp.observe)
 
@@ -139,9 +139,9 @@ class Claudemax(MultiService):
         """Start the upstream that was asked for, then the warm processes."""
         super().startService()
         if self._store is not None:
-            self._store.open(self._reactor)
+            self._store.open(self.reactor)
         if self._ledger is not None:
-            self._ledger.open(self._reactor)
+            self._ledger.open(self.reactor)
         self._scratch = Scratch()
         upstream = self._upstream(self._scratch.path)
         self.cli.environment = launch.environment(
@@ -186,7 +186,7 @@ class Claudemax(MultiService):
         await self.cli.close()
         self._quota_file.close()
         self._metrics.stop()
-        late = self._reactor.callLater(LAST_BYTES, self.site.abort)
+        late = self.reactor.callLater(LAST_BYTES, self.site.abort)
         await drained
         if late.active():
             late.cancel()

@@ -201,11 +201,15 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 
 def error(failure: Failure, request_id: str | None = None) -> dict[str, Any]:
-    """``{"type": "error", "error": {"type", "message"}, "request_id"}``."""
+    """``{"type": "error", "error": {"type", "message", "details": {"kind"}}, "request_id"}``.
+
+    The kind is ours, and finer than the type: ``plan_limit`` or ``rate_limit``.
+    """
     kind = _TYPES.get(failure.kind, "invalid_request_error")
-    why: dict[str, Any] = {"type": kind, "message": failure.message}
+    details = {"kind": failure.kind.value}
     if failure.code == NO_THREADS:
-        why["details"] = {"error_code": failure.code}
+        details["error_code"] = failure.code
+    why = {"type": kind, "message": failure.message, "details": details}
     wire = {"type": "error", "error": why}
     return wire if request_id is None else {**wire, "request_id": request_id}
 

@@ -28,9 +28,10 @@ class TurnRecord:
     key: str | None = None
     """The name of the client's key."""
     dialect: str
-    """``chat``, ``responses``, ``messages`` or ``completions``."""
+    """``chat``, ``responses``, ``messages``, ``completions``, ``ollama``, or ``python`` for a
+    question of :mod:`claudeproxy.client` within the daemon's process."""
     client: str = ""
-    """From the ``User-Agent``, see :func:`client_name`."""
+    """From the ``User-Agent``, see :func:`client_name`; or the name of the program."""
     model: str
     """As it was asked for."""
     answered_by: str | None = None
@@ -51,7 +52,7 @@ class TurnRecord:
     first_token_ms: float | None = None
     total_ms: float = 0.0
     status: int | None = None
-    """Of the reply; ``None`` if none was sent."""
+    """Of the HTTP reply; ``None`` if there was none."""
     outcome: str = "ok"
     """``ok``, ``client left``, or the kind of the failure."""
     code: str | None = None

@@ -15,7 +15,7 @@ Tier = Literal["flex", "default", "priority"]
 
 @frozen
 class Tool:
-    """A client's tool: ``parameters`` is its JSON schema, as :func:`tool_schema` gives it."""
+    """A client's tool: ``parameters`` is its JSON schema, an object at its root."""
 
     name: str
     description: str

@@ -499,7 +499,11 @@ def test_a_failure_on_the_way() -> None:
     events = rendered(asked(), *ANSWER[:7], Failure(Kind.OVERLOADED, "busy", 529))
     assert events[-1] == {
         "type": "error",
-        "error": {"type": "overloaded_error", "message": "busy"},
+        "error": {
+            "type": "overloaded_error",
+            "message": "busy",
+            "details": {"kind": "overloaded"},
+        },
         "request_id": "req_abc",
     }
 
@@ -530,13 +534,14 @@ def test_failures(kind: Kind, status: int, expected: tuple[int, str]) -> None:
     assert body["type"] == "error"
     assert body["request_id"] == "req_1"
     assert (found, body["error"]["type"]) == expected
+    assert body["error"]["details"] == {"kind": kind.value}
     assert "request_id" not in anthropic.refusal(failure)[1]
 
 
 def test_sdks_are_told_to_go_on_without_a_thread() -> None:
     _, body = anthropic.refusal(refused(thread={"type": "create"}))
-    assert body["error"]["details"] == {"error_code": "thread_unsupported_request"}
-    assert "details" not in anthropic.refusal(refused(container="c"))[1]["error"]
+    assert body["error"]["details"]["error_code"] == "thread_unsupported_request"
+    assert "error_code" not in anthropic.refusal(refused(container="c"))[1]["error"]["details"]
 
 
 def test_counting() -> None:

@@ -460,7 +460,8 @@ async def test_a_message_that_fails_on_the_way(daemon: Daemon) -> None:
     with pytest.raises(anthropic.APIStatusError) as caught:
         await in_thread(stream)
     error: Any = caught.value.body
-    assert error["error"] == {"type": "overloaded_error", "message": "busy"}
+    details = {"kind": "overloaded"}
+    assert error["error"] == {"type": "overloaded_error", "message": "busy", "details": details}
 
 
 @pytest.mark.parametrize(
