@@ -83,6 +83,8 @@ def banner_text(start: Start) -> Text:
     for address in start.addresses:
         is_url = address.startswith("http")
         row("API", f"{address}/v1" if is_url else address, "command")
+    for address in [found for found in start.addresses if found.startswith("http")][:1]:
+        row("Page", f"{address}/", "command", "what it does, in a browser")
     row("CLI", f"claude {start.version}", "", start.claude)
     if start.upstream == NOT_LOGGED_IN:
         row("Login", "NOT LOGGED IN", "bad")

@@ -13,7 +13,7 @@ _REMEDIES = {
     Kind.NOT_FOUND: "There is nothing of that name.",
     Kind.MODEL_NOT_FOUND: "There is no such model: /v1/models lists them.",
     Kind.TOO_LARGE: "The request is larger than it may be (--max-body).",
-    Kind.RATE_LIMIT: "Too many turns at once (--concurrency, --queue), or a key without quota left.",
+    Kind.RATE_LIMIT: "Too many turns at once (--concurrency, --queue), or a key's quota is full.",
     Kind.PLAN_LIMIT: "A window of the plan is used up, or what is left is kept back (--reserve).",
     Kind.OVERLOADED: "The upstream is overloaded: it passes.",
     Kind.UPSTREAM: "The upstream or the CLI failed: the log has more, claudemax doctor looks.",

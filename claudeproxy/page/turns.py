@@ -140,6 +140,7 @@ def _outcome(turn: TurnRecord) -> Cell:
 def _failure(turn: TurnRecord, now: float) -> list[Cell]:
     what: list[Cell] = [badge(_word(turn.outcome), "bad"), " "]
     what += [quiet(words.name(str(word)), " ") for word in (turn.status, turn.code) if word]
+    what.append(tags.code(words.text(turn.request_id), class_="quiet extra"))  # for the log
     return [
         words.ago(turn.time, now),
         [

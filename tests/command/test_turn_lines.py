@@ -85,13 +85,17 @@ def test_the_start_tells_what_is_used(upstream: str, line: str) -> None:
     start = evolve(START, upstream=upstream, remedy="claudemax login")
     said = " ".join(shown("claudeproxy.command.banner", start=start).split())
     assert line in said
-    assert "API http://localhost:3456/v1 CLI claude 2.1.331 /bin/claude" in said
+    assert (
+        "API http://localhost:3456/v1 Page http://localhost:3456/ what it does, in a browser"
+        in said
+    )
+    assert "CLI claude 2.1.331 /bin/claude" in said
 
 
 def test_the_start_tells_of_sockets_and_keys() -> None:
     start = evolve(START, addresses=("unix:/run/a", "http://localhost:1"), keyed=True)
     said = " ".join(shown("claudeproxy.command.banner", start=start).split())
-    assert "API unix:/run/a API http://localhost:1/v1 CLI" in said
+    assert "API unix:/run/a API http://localhost:1/v1 Page http://localhost:1/ " in said
     assert "Key clients must send it" in said
 
 

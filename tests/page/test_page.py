@@ -188,7 +188,12 @@ async def test_turns_and_those_that_failed(double: Daemon) -> None:
     assert good[1:4] == ["Zed", "claude-fake", "7"] and good[-1] == "ok warm"
     assert failed[-1] == "upstream"
     ((_, why, _),) = seen.rows("errors")
-    assert why.startswith("upstream 502") and "claude" in why.lower() and "doctor" in why
+    assert (
+        why.startswith("upstream 502")
+        and "req_" in why
+        and "claude" in why.lower()
+        and "doctor" in why
+    )
     assert "2 turns" in seen.text("usage")
 
 
