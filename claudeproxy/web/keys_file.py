@@ -48,7 +48,7 @@ class KeysFile:
         return self._keys
 
     def _is_fresh(self, seen: tuple[int, ...]) -> bool:
-        return bool(seen) and 0 <= self._now() - seen[0] / 1e9 < SETTLED
+        return bool(seen) and abs(self._now() - seen[0] / 1e9) < SETTLED
 
     def _stat(self) -> tuple[int, ...]:
         """What changes with the file; a call takes two microseconds."""

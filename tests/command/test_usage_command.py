@@ -13,6 +13,7 @@ from pytest_twisted import ensureDeferred
 from shell import Command, Terminal
 from twisted.internet.defer import gatherResults
 
+from claudeproxy.ledger.prices import list_price
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord
 from claudeproxy.messages import Usage
 from claudeproxy.testing import fake_cli
@@ -36,8 +37,11 @@ def turn(number: int, when: float, **more: Any) -> TurnRecord:
     fields: dict[str, Any] = {
         "dialect": "chat", "client": "curl", "model": "haiku", "answered_by": HAIKU,
         "usage": Usage(200_000, 15_000, 700_000, 100_000, 0, 0), "status": 200, "paid_by": PLAN,
+        "placement": "warm",
     }  # fmt: skip
-    return TurnRecord(time=when, request_id=f"req_{number}", **{**fields, **more})
+    fields |= more
+    price = list_price(fields["answered_by"], fields["usage"])
+    return TurnRecord(time=when, request_id=f"req_{number}", list_price=price, **fields)
 
 
 async def add(daemon: Daemon, *records: TurnRecord) -> None:
