@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -87,6 +87,7 @@ class _Exchange:
         self._url = url
         self._buffer = buffer
         self._body: _Body | None = None
+        self._stopped = False
         self._reader = MessageReader(ToolNames.of((), plain=True))
         self._events = EventStream()
         self._running = ensureDeferred(self._run(post))
@@ -103,6 +104,7 @@ class _Exchange:
             self._body.resume()
 
     def stop(self) -> None:
+        self._stopped = True
         self._running.cancel()
 
     # --
@@ -169,7 +171,7 @@ class _Exchange:
         self._buffer.events([failure])
 
     def _broke(self, why: Reason) -> None:
-        if not why.check(CancelledError):
+        if not self._stopped:  # otherwise it is one of the ways in which requests tell that
             self.log.failure("a reply broke", why)
             self._fail(failures.no_daemon(self._url))
 

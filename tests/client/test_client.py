@@ -289,6 +289,24 @@ async def test_a_stream_that_is_left_ends_its_turn(make_double: Any, how: str) -
     assert (await over.claude.ask("[[deltas 1]]")).stop_reason == "end_turn"
 
 
+@ensureDeferred
+async def test_questions_may_be_given_up_at_any_moment(make_double: Any) -> None:
+    over = await make_double(deltas=30, pause=0.01)
+    engine = over.daemon.api.engine
+    await until(lambda: any(p.state is not State.STARTING for p in engine.processes))
+    for moment in range(24):
+        asking = over.claude.ask("Hi") if moment % 2 else run(pieces_of(over.claude, "Hi"))
+        for _ in range(moment):
+            await deferLater(reactor, 0.002 * (moment % 5))
+        asking.cancel()
+        with pytest.raises(CancelledError):
+            await asking
+    await until(lambda: engine.admission.running == 0)
+    assert (await over.claude.ask("So?")).text.startswith("You said: So?")
+    assert turns(over.daemon) <= 25
+    assert not over.daemon.api.journal.running
+
+
 # -- side by side, and slow --
 
 
@@ -435,6 +453,20 @@ async def test_a_daemon_that_stops_in_mid_answer(make_double: Any) -> None:
     with pytest.raises(ClaudeError) as caught:
         await reading
     assert (caught.value.kind, str(caught.value)) == (Kind.UNAVAILABLE, "the daemon is stopping")
+
+
+@ensureDeferred
+async def test_a_daemon_that_stops_while_the_program_does_not_read(make_double: Any) -> None:
+    over = await make_double(deltas=300, size=100_000, daemon={"drain": 0.1})
+    pieces = over.claude.stream("Hi")
+    assert isinstance(await anext(pieces), Text)
+    engine = over.daemon.api.engine
+    await until(lambda: any(process._paused for process in engine.processes))
+    await over.daemon.api.stopService()
+    with pytest.raises(ClaudeError) as caught:
+        async for piece in pieces:
+            assert isinstance(piece, Text)
+    assert caught.value.kind is Kind.UNAVAILABLE
 
 
 @ensureDeferred
