@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from attrs import evolve
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -20,7 +21,7 @@ from twisted.web.iweb import IAgent
 from claudeproxy.cli.lines import LineTooLong
 from claudeproxy.cli.names import ToolNames
 from claudeproxy.cli.wire import MessageReader
-from claudeproxy.messages import Event, Failure
+from claudeproxy.messages import Event, Failure, Started
 
 from . import failures
 from .agent import make_agent
@@ -87,6 +88,7 @@ class _Exchange:
         self._url = url
         self._buffer = buffer
         self._body: _Body | None = None
+        self._model: str | None = None
         self._stopped = False
         self._reader = MessageReader(ToolNames.of((), plain=True))
         self._events = EventStream()
@@ -126,6 +128,7 @@ class _Exchange:
             values: list[str] | None = response.headers.getRawHeaders(name)
             return values[0] if values else None
 
+        self._model = header("x-claudemax-model")
         if response.code != 200:
             whole = await self._read(response)
             self._fail(failures.refusal(self._url, response.code, whole, header))
@@ -165,7 +168,13 @@ class _Exchange:
             return [failures.in_mid_stream(event["error"])]
         if event["type"] == "message_stop":
             return [self._reader.finished()]
-        return list(self._reader.event(event))
+        return [self._named(one) for one in self._reader.event(event)]
+
+    def _named(self, event: Event) -> Event:
+        """With the model that has answered; the API tells the one that was asked."""
+        if isinstance(event, Started) and self._model is not None:
+            return evolve(event, model=self._model)
+        return event
 
     def _fail(self, failure: Failure) -> None:
         self._buffer.events([failure])

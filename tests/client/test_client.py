@@ -77,6 +77,15 @@ async def test_an_answer_in_pieces(real: Claude) -> None:
 
 
 @ensureDeferred
+async def test_the_model_that_answered_is_told(real: Claude) -> None:
+    whole = await real.ask("Hi", model="haiku")
+    *_, last = await pieces_of(real, "Hi", model="haiku")
+    assert isinstance(last, Answer)
+    assert whole.model == last.model
+    assert whole.model.startswith("claude-haiku-")
+
+
+@ensureDeferred
 async def test_it_reads_the_same_whole_and_in_pieces(real: Claude) -> None:
     order = '[[say One two]][[call add {"a": 1}]]'
     whole = await real.ask(order, tools=[ADD])

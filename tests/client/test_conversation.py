@@ -113,6 +113,15 @@ async def test_what_was_not_answered_is_not_remembered() -> None:
 
 
 @ensureDeferred
+async def test_a_loop_that_is_left_lets_the_next_question_through() -> None:
+    talk = Conversation(FakeClaude("One two", "Three"))
+    async for _ in talk.stream("a"):
+        break
+    assert (await talk.ask("b")).text == "Three"
+    assert len(talk.messages) == 2
+
+
+@ensureDeferred
 async def test_questions_come_one_after_the_other() -> None:
     first: Deferred[Any] = Deferred()
     fake = FakeClaude(first, "Two", "Three")
