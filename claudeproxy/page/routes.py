@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
 from twisted.web.resource import IResource
 from twisted.web.server import Request
-from twisted.web.template import Tag, flattenString
 from werkzeug.exceptions import HTTPException
 
 from claudeproxy.messages import Failure, Kind
@@ -25,6 +23,7 @@ from claudeproxy.web.json_replies import phrase, reply
 
 from . import charts, document, history
 from .live import Live
+from .replies import CHART_POLICY, base, html, not_signed_in, refused, secure, text, to_page
 from .settings import Setting
 from .sign_in import LIFETIME, Sessions
 from .snapshot import Sources
@@ -34,22 +33,6 @@ AREAS = frozenset({b"", b"page"})
 
 FORMS = frozenset({b"page/sign-in", b"page/sign-out"})
 """The paths to which it sends its forms."""
-
-_OWN = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
-POLICY = f"{_OWN}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-"""The content security policy: nothing inline, nothing from elsewhere, in no frame."""
-
-CHART_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""Of a chart, which as an image runs nothing, and has its style in itself."""
-
-_HEADERS = {
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    # Not no-referrer, under which browsers send forms with the origin "null".
-    "referrer-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-}
 
 _STATIC = Path(__file__).with_name("static")
 
@@ -95,31 +78,31 @@ class Page:
         """The page or its sign-in for a browser, a word for a program."""
         request.setHeader(b"vary", b"accept")
         if "text/html" not in (request.getHeader("accept") or ""):
-            _secure(request, POLICY)
+            secure(request)
             told = {"status": "claudemax is running", "api": "/v1", "health": "/health"}
             return reply(request, told)
         name = self._name(request)
         if self._sessions is not None and name is None:
-            return await self._html(request, document.sign_in(_base(request)))
+            return await html(request, document.sign_in(base(request)))
         seen = await self._sources.look()
-        return await self._html(request, document.page(seen, self._settings, _base(request), name))
+        return await html(request, document.page(seen, self._settings, base(request), name))
 
     @app.route("/page/main", methods=["GET"])
     async def main(self, request: Request) -> bytes:
         """The part that changes."""
         if not self._let_in(request):
-            return _not_signed_in(request)
+            return not_signed_in(request)
         seen = await self._sources.look()
-        return await self._html(request, document.main(seen, self._settings, _base(request)))
+        return await html(request, document.main(seen, self._settings, base(request)))
 
     @app.route("/page/changes", methods=["GET"])
     async def changes(self, request: Request) -> bytes:
         """An event whenever there is something new."""
         if not self._let_in(request):
-            return _not_signed_in(request)
+            return not_signed_in(request)
         if self._live.is_full:
-            return _text(request, 503, "too many pages are open")
-        _secure(request, POLICY)
+            return text(request, 503, "too many pages are open")
+        secure(request)
         await self._live.watch(request)
         return b""
 
@@ -127,24 +110,24 @@ class Page:
     async def chart(self, request: Request, name: str, width: int) -> bytes:
         """A chart."""
         if not self._let_in(request):
-            return _not_signed_in(request)
+            return not_signed_in(request)
         ledger = (await self._sources.usage())["ledger"]
         if ledger is None or name not in _CHARTS or width not in charts.WIDTHS:
-            return _text(request, 404, "there is no such chart")
+            return text(request, 404, "there is no such chart")
         draw, periods = _CHARTS[name]
         shown = periods(ledger, self._sources.engine.now())
         # In a thread, for it takes longer than any turn should wait.
         pool = self._reactor.getThreadPool()
         drawn: bytes = await deferToThreadPool(self._reactor, pool, draw, shown, width)
-        _secure(request, CHART_POLICY, "image/svg+xml")
+        secure(request, CHART_POLICY, "image/svg+xml")
         return drawn
 
     @app.route("/page/<name>", methods=["GET"])
     def static(self, request: Request, name: str) -> bytes:
         """Style, script and icon."""
         if name not in _FILES:
-            return _text(request, 404, "there is no such page")
-        _secure(request, CHART_POLICY, f"{_FILES[name]}; charset=utf-8")
+            return text(request, 404, "there is no such page")
+        secure(request, CHART_POLICY, f"{_FILES[name]}; charset=utf-8")
         return (_STATIC / name).read_bytes()
 
     # -- signing in --
@@ -154,7 +137,7 @@ class Page:
         """Exchange a key for a cookie."""
         sessions = self._sessions
         if sessions is None:
-            return _to_page(request)
+            return to_page(request)
         address = getattr(request.getClientAddress(), "host", "unix")
         wait = math.ceil(sessions.wait(address))
         if wait:
@@ -162,15 +145,15 @@ class Page:
             request.setResponseCode(429, phrase(429))
             request.setHeader(b"retry-after", str(wait).encode())
             why = f"Too many wrong keys. Try again in {wait} seconds."
-            return await self._html(request, document.sign_in(_base(request), why))
+            return await html(request, document.sign_in(base(request), why))
         token = sessions.sign_in(_field(request, "key"), address)
         if token is None:
             facts(request).failure = Failure(Kind.AUTHENTICATION, "a wrong key", 401)
             request.setResponseCode(401, phrase(401))
             why = "This key is not one of those that are let in."
-            return await self._html(request, document.sign_in(_base(request), why))
+            return await html(request, document.sign_in(base(request), why))
         self._set_cookie(request, token, LIFETIME)
-        return _to_page(request)
+        return to_page(request)
 
     @app.route("/page/sign-out", methods=["POST"])
     def sign_out(self, request: Request) -> bytes:
@@ -178,7 +161,7 @@ class Page:
         if self._sessions is not None:
             self._sessions.sign_out(self._token(request))
             self._set_cookie(request, "", 0)
-        return _to_page(request)
+        return to_page(request)
 
     def _let_in(self, request: Request) -> bool:
         facts(request).routine = True
@@ -192,16 +175,11 @@ class Page:
 
     def _set_cookie(self, request: Request, token: str, seconds: float) -> None:
         request.addCookie(
-            _cookie(request), token, path=_base(request), max_age=f"{seconds:.0f}",
+            _cookie(request), token, path=base(request), max_age=f"{seconds:.0f}",
             secure=request.isSecure(), httpOnly=True, sameSite="strict",
         )  # fmt: skip
 
-    # -- replies --
-
-    async def _html(self, request: Request, document: Tag) -> bytes:
-        _secure(request, POLICY, "text/html; charset=utf-8")
-        body: bytes = await flattenString(request, document)
-        return b"<!doctype html>\n" + body if document.tagName == "html" else body
+    # -- errors --
 
     @app.handle_errors(HTTPException)
     def _no_route(self, request: Any, failure: Reason) -> bytes:
@@ -209,21 +187,13 @@ class Page:
         for name, value in error.get_headers():
             if name.lower() == "allow":
                 request.setHeader(b"allow", value.encode())
-        return _text(request, error.code, "there is no such page, or not by this method")
+        return text(request, error.code, "there is no such page, or not by this method")
 
     @app.handle_errors(Exception)
     def _broken(self, request: Any, failure: Reason) -> bytes:
         self.log.failure("the page broke", failure=failure)
         why = "the daemon failed; its log says why"
-        facts(request).failure = Failure(Kind.UPSTREAM, why, 500)
-        return _text(request, 500, why)
-
-
-def _base(request: Request) -> str:
-    """The path of the page, which is ``/`` unless another site has mounted it elsewhere."""
-    # Two slashes at its beginning would make a host of what follows them.
-    path: str = re.sub(r"/+", "/", request.path.decode("latin-1"))
-    return re.sub(r"/page/[^/]*/?$|(?<!/)$", "/", path, count=1)
+        return refused(request, Failure(Kind.UPSTREAM, why, 500))
 
 
 def _cookie(request: Request) -> bytes:
@@ -238,30 +208,3 @@ def _field(request: Request, name: str) -> str:
     except ValueError:
         return ""
     return fields.get(name, [""])[-1].strip()
-
-
-def _to_page(request: Request) -> bytes:
-    _secure(request, POLICY)
-    request.setResponseCode(303, phrase(303))
-    request.setHeader(b"location", _base(request).encode())
-    return b""
-
-
-def _not_signed_in(request: Request) -> bytes:
-    facts(request).failure = Failure(Kind.AUTHENTICATION, "nobody has signed in", 401)
-    return _text(request, 401, "sign in first")
-
-
-def _text(request: Request, status: int, text: str) -> bytes:
-    _secure(request, POLICY, "text/plain; charset=utf-8")
-    request.setResponseCode(status, phrase(status))
-    return f"{text}\n".encode()
-
-
-def _secure(request: Request, policy: str, kind: str = "") -> None:
-    """Set the headers that every reply of the page has, and its content type."""
-    headers = {**_HEADERS, "content-security-policy": policy}
-    if kind:
-        headers["content-type"] = kind
-    for name, value in headers.items():
-        request.setHeader(name.encode(), value.encode())
