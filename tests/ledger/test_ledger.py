@@ -16,7 +16,7 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import _ONLY, MAX_NAMES, OTHERS, Hour, Ledger, Report
+from claudeproxy.ledger.ledger import _COLUMNS, _ONLY, MAX_NAMES, OTHERS, Hour, Ledger, Report
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
@@ -159,9 +159,13 @@ async def test_a_file_of_an_older_version(path: Path, clock: Clock) -> None:
     opened.open(reactor)
     await opened.add(FULL)
     opened.close()
+    columns = ", ".join(name for name in _COLUMNS if name != "cause")
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE turns DROP COLUMN cause")
-        connection.commit()
+        connection.executescript(
+            f"CREATE TABLE kept AS SELECT {columns} FROM turns; DROP TABLE turns;"
+            f"CREATE TABLE turns (id INTEGER PRIMARY KEY, {columns});"
+            f"INSERT INTO turns ({columns}) SELECT {columns} FROM kept; DROP TABLE kept;"
+        )
     opened = Ledger(path, clock)
     opened.open(reactor)
     assert await opened.turn("req_1") == FULL
