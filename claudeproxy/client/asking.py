@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from claudeproxy.dialects import anthropic
 from claudeproxy.messages import Effort, Message, Tool, message_to_wire
 
 Question: TypeAlias = str | Iterable[Message | Mapping[str, Any]]
@@ -31,7 +32,13 @@ def body(
     stream: bool,
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """``more``: further fields of the API, in place of these."""
+    """``more``: further fields of the API, in place of these.
+
+    :raises TypeError: for one that the API does not have: the daemon would not even mention it.
+    """
+    for name in more:
+        if name not in anthropic.FIELDS:
+            raise TypeError(f"{name!r} is neither an argument nor a field of the Messages API")
     asked: dict[str, Any] = {
         "model": model,
         "max_tokens": max_tokens,

@@ -45,6 +45,7 @@ class Claude(ABC):
         To cancel the Deferred ends the turn, wherever it is.
 
         :raises ClaudeError: when there is no answer. Nothing is asked a second time.
+        :raises TypeError: at once, for an argument that there is not.
         """
         asked = body(
             question,

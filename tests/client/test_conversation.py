@@ -59,6 +59,12 @@ async def test_the_fake_refuses_what_the_daemon_refuses() -> None:
     assert caught.value.kind is Kind.INVALID
 
 
+def test_an_argument_that_is_none_is_refused_at_once() -> None:
+    for ask in (FakeClaude().ask, FakeClaude().stream):
+        with pytest.raises(TypeError, match="'modle' is neither an argument nor"):
+            ask("Hi", modle="opus")
+
+
 @ensureDeferred
 async def test_the_fake_takes_its_time() -> None:
     first: Deferred[Any] = Deferred()
