@@ -80,9 +80,9 @@ def counted_tokens(usage: Usage) -> int:
     return sum(getattr(usage, name) for name in COUNTED)
 
 
-def client_name(user_agent: str | None) -> str:
+def client_name(user_agent: bytes | None) -> str:
     """The first product of a ``User-Agent`` without its version: ``OpenAI/Python 1.99`` is
     ``OpenAI/Python``, ``curl/8.5`` is ``curl``. Empty if there is none."""
-    product = (user_agent or "").split(" ", 1)[0]
+    product = (user_agent or b"").decode("utf-8", "replace").split(" ", 1)[0]
     name = re.sub(r"/v?\d.*", "", product)[:LONGEST_NAME]
     return "".join(c if c.isprintable() else "?" for c in name)

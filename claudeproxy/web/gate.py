@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from attrs import frozen
 from twisted.web.http_headers import Headers
 
-from claudeproxy.messages import Failure, Kind
+from claudeproxy.messages import Failure, FailureError, Kind
 
 from .key_rules import Rules
 from .keys import Keys, offered
@@ -91,12 +91,13 @@ class Gate:
             )
         if origin is None and _one(headers, "sec-fetch-site") == "cross-site":
             return _forbidden("requests from pages of other sites are refused")
-        name = self.key_name(headers)
-        if self.find_keys is not None and name is None:
+        keys = self.keys
+        name = None if keys is None else _name_in(keys, headers)
+        if keys is not None and name is None:
             sent = headers.hasHeader("authorization") or headers.hasHeader("x-api-key")
             if sent or not keyless or _has_body(headers):
                 return _no_key(sent)
-        rules = self.rules(name)
+        rules = Rules() if keys is None or name is None else keys.rules_of(name)
         if rules.expired(self.now()):
             return _unauthenticated(
                 f"the key {name!r} has expired: it counted until {rules.expires}"
@@ -111,15 +112,21 @@ class Gate:
     def key_name(self, headers: Headers) -> str | None:
         """The name of the key that was sent. Unlike the key, it may be logged."""
         keys = self.keys
-        if keys is None:
-            return None
-        sent = offered(_one(headers, "authorization"), _one(headers, "x-api-key"))
-        return keys.name_of(sent)
+        return None if keys is None else _name_in(keys, headers)
 
-    def rules(self, name: str | None) -> Rules:
-        """What the holder of the key ``name`` may do."""
+    def sender(self, headers: Headers) -> tuple[str | None, Rules]:
+        """The name of the key that was sent, and what its holder may do, as the file is now; no
+        name and no rules where no key is needed.
+
+        :raises FailureError: 401, if the key has been taken out of the file since it was let in.
+        """
         keys = self.keys
-        return Rules() if keys is None or name is None else keys.rules_of(name)
+        if keys is None:
+            return None, Rules()
+        name = _name_in(keys, headers)
+        if name is None:
+            raise FailureError(_no_key(sent=True))
+        return name, keys.rules_of(name)
 
     def shows_all(self, headers: Headers) -> bool:
         """Whether the sender may see more than whether the daemon is up."""
@@ -168,6 +175,10 @@ class Gate:
         if host is None:
             return False
         return bool({host.lower(), _hostname(host)} & (LOOPBACK | self.hosts))
+
+
+def _name_in(keys: Keys, headers: Headers) -> str | None:
+    return keys.name_of(offered(_one(headers, "authorization"), _one(headers, "x-api-key")))
 
 
 def _has_body(headers: Headers) -> bool:

@@ -80,7 +80,7 @@ class TurnHandler:
         try:
             group = told.group = self._ask(request, dialect, asked, sink)
         except FailureError as error:
-            if error.failure.status not in (400, 404):  # those are no turns, but mistakes
+            if error.failure.status not in (400, 401, 404):  # those are no turns, but mistakes
                 self._journal.began(self._record(request, dialect, asked[0].model, n), told)
             return refuse(request, error.failure, parsed.refusal)
         told.model = asked[0].model
@@ -106,8 +106,8 @@ class TurnHandler:
     def _ask(
         self, request: Request, dialect: str, asked: Sequence[TurnRequest], sink: RequestSink
     ) -> TurnGroup:
-        key = self._gate.key_name(request.requestHeaders)
-        rules = self._gate.rules(key)
+        key, rules = self._gate.sender(request.requestHeaders)
+        facts(request).key = key
         if key is None:
             return self._engine.ask_all(asked, sink)
         for one in asked:
@@ -128,9 +128,9 @@ class TurnHandler:
         return TurnRecord(
             time=self._engine.now() - (self._reactor.seconds() - told.began),
             request_id=request_id(request),
-            key=self._gate.key_name(request.requestHeaders),
+            key=told.key,
             dialect=dialect,
-            client=client_name(request.getHeader("user-agent")),
+            client=client_name(request.getHeader(b"user-agent")),
             model=model,
             answers=answers,
             body_bytes=told.body_bytes,

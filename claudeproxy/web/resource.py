@@ -42,7 +42,9 @@ class APIResource(Resource):
 
     def render(self, request: Request) -> int:
         """Reply to ``request``, now or later."""
-        began = access_log.facts(request).began = self._reactor.seconds()
+        found = access_log.facts(request)
+        began = found.began = self._reactor.seconds()
+        found.key = self._gate.key_name(request.requestHeaders)
         self._serve(request)
         if request.finished:
             self._note(request, began)
@@ -58,14 +60,15 @@ class APIResource(Resource):
     def _note(self, request: Request, began: float, left: bool = False) -> None:
         seconds = self._reactor.seconds() - began
         status = request.code if request.startedWriting else None
+        found = access_log.facts(request)
         access_log.write(
             request_id(request),
             request.method,
             request.path,
             status,
-            access_log.facts(request),
+            found,
             seconds,
-            self._gate.key_name(request.requestHeaders),
+            found.key,
             left,
         )
         self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
@@ -119,7 +122,7 @@ class APIResource(Resource):
             b"/".join(request.postpath + request.prepath).decode()
         except UnicodeDecodeError:
             return Failure(Kind.INVALID, "the path is not UTF-8", 400)
-        if (request.getHeader("upgrade") or "").lower() == "websocket":
+        if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
             # The only status after which Codex silently continues over HTTP at once.
             request.setHeader(b"upgrade", b"HTTP/1.1")
             request.setHeader(b"connection", b"upgrade")

@@ -29,7 +29,7 @@ from .gate import Gate
 from .handler import TurnHandler
 from .journal import Journal
 from .json_replies import refuse, reply, request_id
-from .key_rules import Rules, not_for
+from .key_rules import not_for
 from .models import model_list, model_object
 from .ollama import OllamaAPI
 from .pages import Status, health
@@ -216,7 +216,7 @@ class API:
     @_route("/models", "GET")
     def models(self, request: Request) -> bytes:
         """The models that are known now, and that the sender may use."""
-        _, rules = self._sender(request)
+        _, rules = self._gate.sender(request.requestHeaders)
         known = self._engine.catalogue
         return reply(
             request,
@@ -234,14 +234,10 @@ class API:
     def model(self, request: Request, name: str) -> bytes:
         """One model, by any name that a request may use for it."""
         entry = self._engine.catalogue.entry(name)
-        key, rules = self._sender(request)
+        key, rules = self._gate.sender(request.requestHeaders)
         if rules.models and not self._engine.catalogue.is_one_of(name, rules.models):
             raise FailureError(not_for(str(key), name))
         return reply(request, model_object(self._engine.catalogue, entry))
-
-    def _sender(self, request: Request) -> tuple[str | None, Rules]:
-        key = self._gate.key_name(request.requestHeaders)
-        return key, self._gate.rules(key)
 
     @_route("/usage", "GET")
     async def usage(self, request: Request) -> bytes:
@@ -317,7 +313,7 @@ def _no_route(request: Request) -> Failure:
 
 def _number(request: Request, name: bytes, default: int, most: int) -> int:
     text = request.args.get(name, [b"%d" % default])[-1]
-    if not text.isdigit() or not 1 <= int(text[:9]) <= most:
+    if not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
         field = name.decode()
         raise FailureError.invalid(f"{field} must be an integer from 1 to {most}", field)
     return int(text)

@@ -190,17 +190,18 @@ async def test_a_turn_that_cannot_be_added_fails_nobody(
 @pytest.mark.parametrize(
     ("user_agent", "name"),
     [
-        ("OpenAI/Python 1.99.1", "OpenAI/Python"),
-        ("AsyncAnthropic/Python 0.70", "AsyncAnthropic/Python"),
-        ("curl/8.5.0", "curl"),
-        ("claude-cli/2.1.332 (external, cli)", "claude-cli"),
-        ("ai/5.0 runtime/node", "ai"),
-        ("Tool/v2.0", "Tool"),
-        ("\x1b[31mX", "?[31mX"),
-        ("x" * 100, "x" * 64),
-        ("", ""),
+        (b"OpenAI/Python 1.99.1", "OpenAI/Python"),
+        (b"AsyncAnthropic/Python 0.70", "AsyncAnthropic/Python"),
+        (b"curl/8.5.0", "curl"),
+        (b"claude-cli/2.1.332 (external, cli)", "claude-cli"),
+        (b"ai/5.0 runtime/node", "ai"),
+        (b"Tool/v2.0", "Tool"),
+        (b"\x1b[31mX", "?[31mX"),
+        (b"\xffX/1", "\ufffdX"),
+        (b"x" * 100, "x" * 64),
+        (b"", ""),
         (None, ""),
     ],
 )
-def test_the_name_of_a_client(user_agent: str | None, name: str) -> None:
+def test_the_name_of_a_client(user_agent: bytes | None, name: str) -> None:
     assert client_name(user_agent) == name

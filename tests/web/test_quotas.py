@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import openai
@@ -14,6 +15,7 @@ import treq
 from attrs import evolve
 from harness import Daemon, until
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import ensureDeferred as run
 from twisted.internet.task import Clock
 
 from claudeproxy.engine.catalogue import Catalogue
@@ -282,7 +284,7 @@ async def test_the_day_is_remembered(
     path = write("app: app requests=5/day tokens=1M/day\n")
     daemon = await make_daemon(claude=claude, api_key_file=path)
     await ask(daemon, "app")
-    quotas, rules = daemon.api.quotas, daemon.api.gate.rules("app")
+    quotas, rules = daemon.api.quotas, daemon.api.gate.keys.rules_of("app")
     await until(lambda: all(quota.used for quota in quotas.of("app", rules)))
     used = [quota.used for quota in quotas.of("app", rules)]
     again = Quotas(daemon.api.engine)
@@ -328,6 +330,31 @@ async def test_a_key_for_no_known_model(
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
     code, listed = await get(daemon, "app", "/v1/models")
     assert (code, listed["data"], listed["first_id"]) == (200, [], None)
+
+
+@ensureDeferred
+async def test_a_key_that_is_gone_before_its_turn_begins(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app models=haiku\nmine: mine\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    _, first = await ask(daemon, "app", "/v1/responses", messages=None, max_tokens=None, input="x")
+    held, gone = Event(), Event()
+
+    def hold(_: object) -> None:
+        held.set()
+        gone.wait(10)
+
+    kept = daemon.api._store._database.run(hold)
+    await until(held.is_set)
+    fields = {"model": "opus", "input": "y", "previous_response_id": first["id"]}
+    asked = run(daemon.post("/v1/responses", fields, authorization="Bearer app"))
+    channels = daemon.api.site.channels
+    await until(lambda: any(one.requests and not one._receiving for one in channels))
+    write("mine: mine\n")
+    gone.set()
+    await kept
+    assert (await asked).code == 401
 
 
 @ensureDeferred

@@ -172,6 +172,7 @@ async def test_bad_questions(double: Daemon) -> None:
         ("/v1/usage?days=0", "days"),
         ("/v1/usage?days=401", "days"),
         ("/v1/usage?days=x", "days"),
+        ("/v1/usage?days=0000000011000000000", "days"),
         ("/v1/usage/turns?limit=1001", "limit"),
         ("/v1/usage/turns?limit=" + "9" * 400, "limit"),
         ("/v1/usage/turns?before=x", "before"),
@@ -221,3 +222,14 @@ async def test_many_at_once_are_all_in_it(make_daemon: Any, tmp_path: Path) -> N
     page = await get(daemon, "/v1/usage/turns")
     assert sorted(turn["request_id"] for turn in page["data"]) == sorted(idents)
     json.dumps(page)
+
+
+@ensureDeferred
+async def test_a_client_whose_name_is_no_text(double: Daemon) -> None:
+    body = {"model": "haiku", "messages": [{"role": "user", "content": "Hi"}]}
+    sent = {b"content-type": b"application/json", b"user-agent": b"\xff\xfeX/1", b"upgrade": b"\xff"}
+    response = await treq.post(double.url + CHAT, data=json.dumps(body).encode(), headers=sent)
+    assert response.code == 200, await treq.text_content(response)
+    await treq.content(response)
+    [told] = (await get(double, "/v1/usage/turns"))["data"]
+    assert (told["client"], told["outcome"]) == ("\ufffd\ufffdX", "ok")
