@@ -23,6 +23,7 @@ from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.messages import Failure, FailureError, Kind
 
 from . import stored_responses, usage
+from .access_log import facts
 from .bodies import read_json
 from .fairness import TimeSlice, no_collector
 from .gate import Gate
@@ -136,7 +137,8 @@ class API:
         time_slice = TimeSlice(self._reactor)
         body = read_json(request)
         await time_slice.give_way()
-        past = await stored_responses.past(self._store, responses.references(body))
+        key = facts(request).key
+        past = await stored_responses.past(self._store, responses.references(body), key)
         with no_collector():
             parsed = responses.read(body, _ident(request), _now(), past, _now)
         await time_slice.give_way()
@@ -144,7 +146,7 @@ class API:
 
         def keep(response: dict[str, Any]) -> None:
             assert store is not None
-            store.put(Stored(response, parsed.items, parsed.previous))
+            store.put(Stored(response, parsed.items, parsed.previous, key))
 
         return await self._handler.serve(
             request, "responses", parsed, keep if parsed.keep else None
@@ -154,7 +156,8 @@ class API:
     async def count_response_tokens(self, request: Request) -> bytes:
         """An estimate: see :func:`~claudeproxy.dialects.responses.count`."""
         body = read_json(request)
-        past = await stored_responses.past(self._store, responses.references(body))
+        wanted = responses.references(body)
+        past = await stored_responses.past(self._store, wanted, facts(request).key)
         model, tokens = responses.count(body, past)
         try:
             if model is not None:
@@ -180,7 +183,7 @@ class API:
         """A stored response."""
         if b"true" in request.args.get(b"stream", ()):
             raise FailureError.invalid("stored responses are not streamed", "stream")
-        found = await self._store.get(ident) if self._store else None
+        found = await self._store.get(ident, facts(request).key) if self._store else None
         if found is None:
             raise self._no_response(ident)
         return reply(request, found.response)
@@ -188,7 +191,7 @@ class API:
     @_route("/responses/<ident>/input_items", "GET")
     async def input_items(self, request: Request, ident: str) -> bytes:
         """The input of a stored response, including the responses before it."""
-        items = await stored_responses.input_items(self._store, ident)
+        items = await stored_responses.input_items(self._store, ident, facts(request).key)
         if items is None:
             raise self._no_response(ident)
         query = {n.decode("latin-1"): v[-1].decode("latin-1") for n, v in request.args.items()}
@@ -197,7 +200,8 @@ class API:
     @_route("/responses/<ident>", "DELETE")
     async def delete_response(self, request: Request, ident: str) -> bytes:
         """Delete a stored response."""
-        if self._store is None or not await self._store.delete(ident):
+        key = facts(request).key
+        if self._store is None or not await self._store.delete(ident, key):
             raise self._no_response(ident)
         return reply(request, {"id": ident, "object": "response", "deleted": True})
 

@@ -30,7 +30,7 @@ MAX_BYTES = 256 * 1024 * 1024
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, previous TEXT, response TEXT NOT NULL, input TEXT NOT NULL,
-    size INTEGER NOT NULL, used REAL NOT NULL
+    size INTEGER NOT NULL, used REAL NOT NULL, key TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_use ON responses (used, size);
 """
@@ -42,9 +42,11 @@ DELETE FROM responses WHERE id IN (
 )
 """
 
-_CHAIN = """
+_HIS = "(:key IS NULL OR key = :key)"
+
+_CHAIN = f"""
 WITH RECURSIVE chain (id, previous, place) AS (
-    SELECT id, previous, 0 FROM responses WHERE id = ?
+    SELECT id, previous, 0 FROM responses WHERE id = :id AND {_HIS}
     UNION ALL
     SELECT r.id, r.previous, place + 1 FROM responses r JOIN chain ON r.id = chain.previous
 )
@@ -53,11 +55,13 @@ WITH RECURSIVE chain (id, previous, place) AS (
 
 @frozen
 class Stored:
-    """A response with its own input: ``items``, without those of ``previous``."""
+    """A response with its own input: ``items``, without those of ``previous``. ``key``: the name
+    of the key it was made with."""
 
     response: Mapping[str, Any]
     items: Sequence[Mapping[str, Any]]
     previous: str | None = None
+    key: str | None = None
 
     @property
     def id(self) -> str:
@@ -73,7 +77,8 @@ class Stored:
 
 class Store:
     """All methods but :meth:`open` and :meth:`close` return a Deferred of what they describe. What
-    was put is there for any call after it."""
+    was put is there for any call after it. To the holder of a ``key``, the responses of others do
+    not exist; without one (``None``), all of them do."""
 
     log = Logger()
 
@@ -108,17 +113,17 @@ class Store:
         done = self._database.run(self._put, stored)
         return done.addErrback(lambda why: self.log.failure("a response was not stored", why))
 
-    def get(self, ident: str) -> Deferred[Stored | None]:
+    def get(self, ident: str, key: str | None = None) -> Deferred[Stored | None]:
         """A response by its id."""
-        return self._database.run(self._get, ident)
+        return self._database.run(self._get, ident, key)
 
-    def chain(self, ident: str) -> Deferred[list[Stored] | None]:
+    def chain(self, ident: str, key: str | None = None) -> Deferred[list[Stored] | None]:
         """A response and all before it, the oldest first; ``None`` if one of them is missing."""
-        return self._database.run(self._chain, ident)
+        return self._database.run(self._chain, ident, key)
 
-    def delete(self, ident: str) -> Deferred[bool]:
+    def delete(self, ident: str, key: str | None = None) -> Deferred[bool]:
         """Delete a response. Whether there was one."""
-        return self._database.run(self._delete, ident)
+        return self._database.run(self._delete, ident, key)
 
     # -- in the thread --
 
@@ -130,35 +135,39 @@ class Store:
         now = self._now()
         cursor.execute("DELETE FROM responses WHERE used < ?", (now - self._max_age,))
         cursor.execute(
-            "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?)",
-            (stored.id, stored.previous, response, items, size, now),
+            "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (stored.id, stored.previous, response, items, size, now, stored.key),
         )
         cursor.execute(_TRIM, (self._max_bytes,))
 
-    def _get(self, cursor: Any, ident: str) -> Stored | None:
+    def _get(self, cursor: Any, ident: str, key: str | None) -> Stored | None:
         cursor.execute(
-            "SELECT response, input, previous FROM responses WHERE id = ? AND used >= ?",
-            (ident, self._now() - self._max_age),
+            "SELECT response, input, previous, key FROM responses"
+            f" WHERE id = :id AND {_HIS} AND used >= :since",
+            {"id": ident, "key": key, "since": self._now() - self._max_age},
         )
         return next(map(_stored, cursor.fetchall()), None)
 
-    def _chain(self, cursor: Any, ident: str) -> list[Stored] | None:
+    def _chain(self, cursor: Any, ident: str, key: str | None) -> list[Stored] | None:
+        wanted = {"id": ident, "key": key, "now": self._now()}
         cursor.execute(
-            f"{_CHAIN} SELECT response, input, r.previous FROM responses r"
+            f"{_CHAIN} SELECT response, input, r.previous, key FROM responses r"
             " JOIN chain USING (id) ORDER BY place DESC",
-            (ident,),
+            wanted,
         )
         found = list(map(_stored, cursor.fetchall()))
         if not found or found[0].previous is not None:
             return None
         cursor.execute(
-            f"{_CHAIN} UPDATE responses SET used = ? WHERE id IN (SELECT id FROM chain)",
-            (ident, self._now()),
+            f"{_CHAIN} UPDATE responses SET used = :now WHERE id IN (SELECT id FROM chain)",
+            wanted,
         )
         return found
 
-    def _delete(self, cursor: Any, ident: str) -> bool:
-        cursor.execute("DELETE FROM responses WHERE id = ?", (ident,))
+    def _delete(self, cursor: Any, ident: str, key: str | None) -> bool:
+        cursor.execute(
+            f"DELETE FROM responses WHERE id = :id AND {_HIS}", {"id": ident, "key": key}
+        )
         return bool(cursor.rowcount)
 
 
@@ -166,12 +175,14 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum = FULL")  # the file shrinks, too
     connection.execute("PRAGMA secure_delete = ON")
     connection.executescript(_SCHEMA)
+    if not any(row[1] == "key" for row in connection.execute("PRAGMA table_info (responses)")):
+        connection.execute("ALTER TABLE responses ADD COLUMN key TEXT")  # made without it
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _stored(row: tuple[str, str, str | None]) -> Stored:
-    response, items, previous = row
-    return Stored(json.loads(response), json.loads(items), previous)
+def _stored(row: tuple[str, str, str | None, str | None]) -> Stored:
+    response, items, previous, key = row
+    return Stored(json.loads(response), json.loads(items), previous, key)

@@ -12,27 +12,30 @@ from claudeproxy.dialects.responses_items import listed
 from .store import Store
 
 
-async def past(store: Store | None, wanted: References) -> Past | None:
-    """The stored responses and items that a body refers to; ``None`` without a store."""
+async def past(store: Store | None, wanted: References, key: str | None) -> Past | None:
+    """The stored responses and items that a body of the holder of ``key`` refers to; ``None``
+    without a store."""
     if store is None:
         return None
     items = {}
     for ident in wanted.responses:
-        found = await store.get(ident)
+        found = await store.get(ident, key)
         items.update({item["id"]: item for item in found.output} if found else {})
     if wanted.previous is None:
         return Past(items=items)
-    chain = await store.chain(wanted.previous)
+    chain = await store.chain(wanted.previous, key)
     if chain is None:
         return Past(None, items)
     history = [item for stored in chain for item in (*stored.items, *stored.output)]
     return Past(history, items)
 
 
-async def input_items(store: Store | None, ident: str) -> list[Mapping[str, Any]] | None:
+async def input_items(
+    store: Store | None, ident: str, key: str | None
+) -> list[Mapping[str, Any]] | None:
     """All input items of a response, including those of the responses before it; ``None`` if one of
     these is not stored."""
-    chain = await store.chain(ident) if store is not None else None
+    chain = await store.chain(ident, key) if store is not None else None
     if chain is None:
         return None
     items: list[Mapping[str, Any]] = []

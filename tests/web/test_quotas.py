@@ -333,6 +333,33 @@ async def test_a_key_for_no_known_model(
 
 
 @ensureDeferred
+async def test_a_key_reads_no_responses_of_another(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("mine: mine\nguest: guest\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    fields = {"messages": None, "max_tokens": None, "input": "SECRET"}
+    _, made = await ask(daemon, "mine", "/v1/responses", **fields)
+    path = f"/v1/responses/{made['id']}"
+    items = (
+        [{"type": "item_reference", "id": made["output"][0]["id"]}],
+        [{"role": "user", "content": "x"}],
+    )
+    continued = {**fields, "input": items[1], "previous_response_id": made["id"]}
+    for key, code in (("guest", 404), ("mine", 200)):
+        for read in (path, f"{path}/input_items"):
+            assert (await get(daemon, key, read))[0] == code, read
+        named = {**fields, "input": [*items[0], *items[1]]}
+        for body, refused in ((continued, 400), (named, 404)):
+            for route in ("/v1/responses", "/v1/responses/input_tokens"):
+                response, told = await ask(daemon, key, route, **body)
+                assert response.code == (refused if key == "guest" else 200), told
+        response = await treq.delete(daemon.url + path, headers={"authorization": f"Bearer {key}"})
+        assert response.code == code
+        await treq.content(response)
+
+
+@ensureDeferred
 async def test_a_key_that_is_gone_before_its_turn_begins(
     make_daemon: Any, tmp_path: Path, write: Callable[..., str]
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
@@ -154,3 +155,38 @@ async def test_a_response_that_cannot_be_stored_is_logged(
     await store.put(Stored({"id": "a", "output": [object()]}, []))
     assert "is not JSON serializable" in nothing_logged[0]
     nothing_logged.clear()
+
+
+@ensureDeferred
+async def test_a_response_is_its_keys(store: Store) -> None:
+    await store.put(evolve(stored("a"), key="laptop"))
+    await store.put(evolve(stored("b", "a"), key="laptop"))
+    await store.put(stored("c"))
+    for ident in "abc":
+        assert await store.get(ident, "guest") is await store.chain(ident, "guest") is None
+        assert not await store.delete(ident, "guest")
+        assert await store.get(ident) is not None
+    assert await store.get("a", "laptop") == evolve(stored("a"), key="laptop")
+    assert len(await store.chain("b", "laptop") or ()) == 2
+    assert await store.get("c", "laptop") is None
+    assert await store.delete("b", "laptop")
+
+
+@ensureDeferred
+async def test_a_file_without_keys_is_read(path: Path, clock: Clock) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.execute(
+            "CREATE TABLE responses (id TEXT PRIMARY KEY, previous TEXT, response TEXT NOT NULL,"
+            " input TEXT NOT NULL, size INTEGER NOT NULL, used REAL NOT NULL) WITHOUT ROWID"
+        )
+        old.execute(
+            "INSERT INTO responses VALUES ('a', NULL, ?, '[]', 1, ?)", ('{"id": "a"}', clock())
+        )
+        old.commit()
+    opened = Store(path, clock)
+    opened.open(reactor)
+    assert (await opened.get("a")) == Stored({"id": "a"}, [])
+    await opened.put(evolve(stored("b"), key="laptop"))
+    assert await opened.get("b", "laptop") is not None
+    opened.close()
