@@ -33,7 +33,8 @@ class Facts:
     ``model``: as it was asked for; ``answered_by``: the model that upstream says has answered;
     ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
     token; ``usage``: of all its answers; ``group``: its turns, once the engine has taken them;
-    ``key``: the name of the client's key, as it was when the request arrived.
+    ``key``: the name of the client's key, as it was when the request arrived; ``outlived``: its
+    turn goes on in the background.
     """
 
     failure: Failure | None = None
@@ -46,6 +47,7 @@ class Facts:
     body_bytes: int = 0
     group: TurnGroup | None = None
     key: str | None = None
+    outlived: bool = False
 
     def heard(self, events: Iterable[Event], now: float) -> None:
         """A burst of events of one of its answers."""

@@ -167,7 +167,7 @@ class OllamaAPI:
         return reply(request, {"version": VERSION})
 
     def _entries(self, request: Request) -> Sequence[Entry]:
-        rules = self._gate.rules(self._gate.key_name(request.requestHeaders))
+        _, rules = self._gate.sender(request.requestHeaders)
         known = self._engine.catalogue
         return [
             entry
@@ -178,8 +178,7 @@ class OllamaAPI:
     def _entry(self, request: Request, name: str) -> tuple[Entry, ModelInfo]:
         known = self._engine.catalogue
         entry, model = known.entry(name), known.resolve(name)
-        key = self._gate.key_name(request.requestHeaders)
-        rules = self._gate.rules(key)
+        key, rules = self._gate.sender(request.requestHeaders)
         if rules.models and not known.is_one_of(name, rules.models):
             raise FailureError(not_for(str(key), name))
         return entry, model

@@ -20,8 +20,8 @@ from .json_replies import phrase, refuse, request_id
 
 
 class APIResource(Resource):
-    """Checks requests, and passes them on: to that of ``pages`` which has the first segment of the
-    path, else to ``routes``."""
+    """Checks requests, and passes them on: to that of ``pages`` which has the beginning of the path
+    (its first segment; ``v1`` and the next), else to ``routes``."""
 
     isLeaf = True
 
@@ -71,7 +71,8 @@ class APIResource(Resource):
             found.key,
             left,
         )
-        self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
+        if not found.outlived:
+            self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
 
     def _serve(self, request: Request) -> None:
         assert request.postpath is not None
@@ -96,7 +97,8 @@ class APIResource(Resource):
             # Klein builds URLs from it, which nobody uses. A Host that is not a name would break
             # it, and so would a unix socket without a Host.
             request.getRequestHostname = lambda: b"localhost"  # type: ignore[method-assign]
-            self._pages.get(request.postpath[0], self._routes).render(request)
+            parts: list[bytes] = request.postpath[: 2 if request.postpath[0] == b"v1" else 1]
+            self._pages.get(b"/".join(parts), self._routes).render(request)
 
     def _failure(self, request: Request, preflight: bool) -> Failure | None:
         headers = request.requestHeaders

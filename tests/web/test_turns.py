@@ -227,7 +227,11 @@ async def test_many_at_once_are_all_in_it(make_daemon: Any, tmp_path: Path) -> N
 @ensureDeferred
 async def test_a_client_whose_name_is_no_text(double: Daemon) -> None:
     body = {"model": "haiku", "messages": [{"role": "user", "content": "Hi"}]}
-    sent = {b"content-type": b"application/json", b"user-agent": b"\xff\xfeX/1", b"upgrade": b"\xff"}
+    sent = {
+        b"content-type": b"application/json",
+        b"user-agent": b"\xff\xfeX/1",
+        b"upgrade": b"\xff",
+    }
     response = await treq.post(double.url + CHAT, data=json.dumps(body).encode(), headers=sent)
     assert response.code == 200, await treq.text_content(response)
     await treq.content(response)
