@@ -132,7 +132,7 @@ class Responses:
 
     ``items``: its own input; ``keep``: whether the response is to be stored after ``previous``;
     ``conversation``: the id of the one that it belongs to; ``dropped``: how many turns of it were
-    left out.
+    left out; ``history``: all items before its own.
     """
 
     request: Request
@@ -144,6 +144,7 @@ class Responses:
     conversation: str | None = None
     background: bool = False
     dropped: int = 0
+    history: tuple[Item, ...] = ()
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -269,6 +270,7 @@ def read(
         conversation,
         background,
         said.dropped,
+        tuple(past.history or ()),
     )
 
 

@@ -26,6 +26,14 @@ def read_json(request: Request) -> Any:
     raw = request.content.read()
     facts(request).body_bytes = len(raw)
     request.content = BytesIO()  # it would stay in memory as long as the turn
+    return parse_json(raw)
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value that ``raw`` spells.
+
+    :raises FailureError: as :func:`read_json` does.
+    """
     if too_many(raw):
         raise FailureError(
             Failure(Kind.TOO_LARGE, f"the body holds more than {MAX_VALUES:,} JSON values", 413)

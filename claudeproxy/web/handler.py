@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
@@ -137,6 +138,22 @@ class TurnHandler:
         told.model = model
         self._journal.began(self._record(asker, dialect, model, n), told)
         return group
+
+    @property
+    def max_body(self) -> int:
+        """Bytes."""
+        return self._gate.max_body
+
+    def admitted(self, request: Request) -> str | None:
+        """The name of the key of ``request``, which may be of an hour ago.
+
+        :raises FailureError: when it would not be let in now.
+        """
+        unix = isinstance(request.getHost(), UNIXAddress)
+        failure = self._gate.refusal(request.requestHeaders, unix=unix)
+        if failure is not None:
+            raise FailureError(failure)
+        return self._gate.key_name(request.requestHeaders)
 
     def over(
         self, asker: Asker, method: bytes, path: bytes, status: int, sent: int, left: bool = False

@@ -3,7 +3,7 @@ reaches a route, and gets its line in the log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 
 from twisted.internet.address import UNIXAddress
@@ -17,6 +17,7 @@ from . import access_log
 from .gate import Gate
 from .journal import Journal
 from .json_replies import phrase, refuse, request_id
+from .websocket import wanted
 
 
 class APIResource(Resource):
@@ -32,13 +33,16 @@ class APIResource(Resource):
         journal: Journal,
         routes: IResource,
         pages: Mapping[bytes, IResource],
+        sockets: Mapping[bytes, Callable[[Request], object]],
     ) -> None:
+        """``sockets``: who serves a request for a WebSocket, by its path."""
         super().__init__()
         self._reactor = reactor
         self._gate = gate
         self._journal = journal
         self._routes = routes
         self._pages = pages
+        self._sockets = sockets
 
     def render(self, request: Request) -> int:
         """Reply to ``request``, now or later."""
@@ -94,6 +98,10 @@ class APIResource(Resource):
             request.setResponseCode(204, phrase(204))
             self._end(request, b"")
         else:
+            socket = self._socket(request)
+            if socket is not None:
+                socket(request)
+                return
             # Klein builds URLs from it, which nobody uses. A Host that is not a name would break
             # it, and so would a unix socket without a Host.
             request.getRequestHostname = lambda: b"localhost"  # type: ignore[method-assign]
@@ -124,14 +132,26 @@ class APIResource(Resource):
             b"/".join(request.postpath + request.prepath).decode()
         except UnicodeDecodeError:
             return Failure(Kind.INVALID, "the path is not UTF-8", 400)
-        if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
+        if _upgrades(request) and self._socket(request) is None:
             # The only status after which Codex silently continues over HTTP at once.
             request.setHeader(b"upgrade", b"HTTP/1.1")
             request.setHeader(b"connection", b"upgrade")
-            return Failure(Kind.INVALID, "there are no WebSockets here; use HTTP", 426)
+            return Failure(
+                Kind.INVALID, "WebSockets are for GET /v1/responses only; use HTTP here", 426
+            )
         return None
+
+    def _socket(self, request: Request) -> Callable[[Request], object] | None:
+        if not _upgrades(request) or not wanted(request):
+            return None
+        assert request.postpath is not None
+        return self._sockets.get(b"/".join(request.postpath))
 
     def _end(self, request: Request, body: bytes) -> None:
         if body:
             request.write(body)
         request.finish()
+
+
+def _upgrades(request: Request) -> bool:
+    return (request.getHeader(b"upgrade") or b"").lower() == b"websocket"

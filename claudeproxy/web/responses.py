@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,6 +13,7 @@ from twisted.web.server import Request
 
 from claudeproxy.dialects import compaction, responses, responses_items
 from claudeproxy.dialects.responses import Responses
+from claudeproxy.dialects.responses_input import Past
 from claudeproxy.dialects.responses_replay import replay
 from claudeproxy.engine.engine import Engine
 from claudeproxy.messages import Failure, FailureError, Kind
@@ -26,6 +27,7 @@ from .event_log import EventLog, Follower
 from .fairness import TimeSlice, no_collector
 from .handler import Keep, TurnHandler
 from .json_replies import refuse, reply, request_id
+from .responses_socket import ResponsesSocket
 from .routing import below_v1, make_app, queried
 from .store import Store, Stored
 
@@ -54,22 +56,17 @@ class ResponsesAPI:
         """A response: streamed, complete or in the background; stored unless that is not wanted or
         possible."""
         time_slice = TimeSlice(self._reactor)
-        body = read_json(request)
+        body, key = read_json(request), facts(request).key
         await time_slice.give_way()
-        wanted, key = responses.references(body), facts(request).key
-        release: Callable[[], object] = _nothing
-        if wanted.conversation is not None and self._store is not None:
-            release = self._conversing.begin(wanted.conversation, key)
+        release = self.begin(body, key)
         try:
-            past = await stored_responses.past(self._store, wanted, key)
-            with no_collector():
-                ident, now = request_id(request).removeprefix("req_"), _now()
-                parsed = responses.read(body, ident, now, past, _now, self._context)
+            past = await self.past(body, key)
+            parsed = self.read(body, request_id(request), past)
             await time_slice.give_way()
             if parsed.dropped:
                 request.setHeader(b"x-claudemax-truncated", str(parsed.dropped).encode())
             if not parsed.background:
-                keep = self._keep(parsed, key)
+                keep = self.keep(parsed, key)
                 return await self._handler.serve(request, "responses", parsed, keep)
             log, response = self._start(request, parsed, key, release)
             release = _nothing
@@ -79,7 +76,35 @@ class ResponsesAPI:
             return await Follower(self._reactor, request, log, 0).serve()
         return reply(request, response)
 
-    def _keep(self, parsed: Responses, key: str | None) -> Keep | None:
+    def socket(self, request: Request) -> None:
+        """Responses over a WebSocket, as long as ``request`` is open."""
+        ResponsesSocket(self._reactor, request, self._handler, self).open()
+
+    def begin(self, body: Any, key: str | None) -> Callable[[], object]:
+        """A response begins; its end is to be called.
+
+        :raises FailureError: 409, when another one of its conversation has not ended.
+        """
+        conversation = responses.references(body).conversation
+        if conversation is None or self._store is None:
+            return _nothing
+        return self._conversing.begin(conversation, key)
+
+    def past(self, body: Any, key: str | None) -> Awaitable[Past | None]:
+        """What is stored of what a body refers to."""
+        return stored_responses.past(self._store, responses.references(body), key)
+
+    def read(self, body: Any, request_id: str, past: Past | None) -> Responses:
+        """A body, read.
+
+        :raises FailureError: 400 with the path of the field at fault.
+        """
+        ident, now = request_id.removeprefix("req_"), _now()
+        with no_collector():
+            return responses.read(body, ident, now, past, _now, self._context)
+
+    def keep(self, parsed: Responses, key: str | None) -> Keep | None:
+        """What keeps the response, in the store and its conversation; ``None`` if nothing does."""
         store, conversation = self._store, parsed.conversation
         if store is None or not (parsed.keep or conversation):
             return None
@@ -99,7 +124,7 @@ class ResponsesAPI:
         key: str | None,
         release: Callable[[], object],
     ) -> tuple[EventLog, dict[str, Any]]:
-        keep = self._keep(parsed, key)
+        keep = self.keep(parsed, key)
 
         def over(response: dict[str, Any]) -> None:
             if keep is not None and response["status"] in ("completed", "incomplete"):
@@ -115,7 +140,7 @@ class ResponsesAPI:
     async def compact(self, request: Request) -> bytes:
         """A summary of a conversation, by the model that is named."""
         body, key = read_json(request), facts(request).key
-        past = await stored_responses.past(self._store, responses.references(body), key)
+        past = await self.past(body, key)
         ident = request_id(request).removeprefix("req_")
         parsed = compaction.read(body, ident, _now(), past)
         return await self._handler.serve(request, "responses", parsed)
@@ -124,7 +149,7 @@ class ResponsesAPI:
     async def count(self, request: Request) -> bytes:
         """An estimate: see :func:`~claudeproxy.dialects.responses.count`."""
         body, key = read_json(request), facts(request).key
-        past = await stored_responses.past(self._store, responses.references(body), key)
+        past = await self.past(body, key)
         model, tokens = responses.count(body, past)
         try:
             if model is not None:

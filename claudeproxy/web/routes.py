@@ -85,7 +85,10 @@ class API:
             (b"conversations", self._conversations),
         ):
             pages[name] = pages[b"v1/" + name] = api.app.resource()
-        return APIResource(self._reactor, self._gate, self.journal, self.app.resource(), pages)
+        sockets = dict.fromkeys((b"responses", b"v1/responses"), self._responses.socket)
+        return APIResource(
+            self._reactor, self._gate, self.journal, self.app.resource(), pages, sockets
+        )
 
     # -- turns --
 

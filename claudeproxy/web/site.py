@@ -7,7 +7,7 @@ The bodies' limits are in :mod:`.requests`.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import UNIXAddress
@@ -46,10 +46,21 @@ CONNECTIONS = 512
 further ones are aborted."""
 
 
+class Upgraded(Protocol):
+    """What a connection has become that does not speak HTTP any more."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes have arrived."""
+
+    def drain(self) -> None:
+        """The site will close the connection: end it as soon as that can be done."""
+
+
 class Channel(HTTPChannel):
     """A connection with one deadline for the headers and one for the body of a request."""
 
     site: LimitedSite
+    upgraded: Upgraded | None = None
     transport: Any
     # Of the request that is being received.
     _path: bytes
@@ -76,7 +87,18 @@ class Channel(HTTPChannel):
             self._note(None, None)
         super().connectionLost(reason)
 
+    def upgrade(self, to: Upgraded) -> None:
+        """All that arrives is for ``to`` from now on, while the request that asked for it is open:
+        that is over when the connection is lost."""
+        self.upgraded = to
+        early, self._dataBuffer = self._dataBuffer, []
+        for data in early:
+            to.received(data)
+
     def dataReceived(self, data: bytes) -> None:
+        if self.upgraded is not None:
+            self.upgraded.received(data)
+            return
         if self._refusing:
             return
         if not self._receiving and not self.requests:
@@ -145,7 +167,7 @@ class Channel(HTTPChannel):
             late = Failure(Kind.TIMEOUT, "the request took too long to arrive", 408)
             self.refuse(late)
         else:
-            self._close()
+            self.close()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(Failure(Kind.INVALID, "this is not a valid HTTP request", 400))
@@ -181,7 +203,7 @@ class Channel(HTTPChannel):
         status, reply = raw_refusal(failure, path, ident, head, page)
         self.transport.write(reply)
         self._note(status, failure)
-        self.site.reactor.callLater(LINGER_SECONDS, self._close)
+        self.site.reactor.callLater(LINGER_SECONDS, self.close)
 
     @property
     def _headers(self) -> Headers:
@@ -200,7 +222,7 @@ class Channel(HTTPChannel):
             left=failure is None,
         )
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Close, even if the client never reads what was sent."""
         if self in self.site.channels:
             self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
@@ -251,7 +273,9 @@ class LimitedSite(Site):
         self._drained = done
         for channel in list(self.channels):
             channel.persistent = False
-            if not channel.requests:
+            if channel.upgraded is not None:
+                channel.upgraded.drain()
+            elif not channel.requests:
                 channel.loseConnection()
         return done
 
