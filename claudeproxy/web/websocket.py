@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.web.server import Request
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
-from wsproto.utilities import RemoteProtocolError, generate_accept_token
+from wsproto.utilities import generate_accept_token
 from zope.interface import implementer
 
 from .requests import BODIES
@@ -124,12 +124,8 @@ class WebSocket:
             return  # the client has said that it sends no more
         self._heard = self._reactor.seconds()
         self._frames.receive_data(data)
-        try:
-            for event in self._frames.events():
-                self._event(event)
-        except RemoteProtocolError as error:
-            hint = error.event_hint
-            self.close(hint.code if isinstance(hint, CloseConnection) else 1002, str(error)[:100])
+        for event in self._frames.events():
+            self._event(event)
 
     def drain(self) -> None:
         """The daemon stops."""
@@ -140,6 +136,9 @@ class WebSocket:
             if self._frames.state is ConnectionState.OPEN:
                 self._write(event.response())
         elif isinstance(event, CloseConnection):
+            if self._frames.state is ConnectionState.OPEN:  # it breaks the protocol
+                self.close(event.code, (event.reason or "")[:100])
+                return
             if self._frames.state is ConnectionState.REMOTE_CLOSING:
                 self._write(event.response())
             self._channel.close()
@@ -193,7 +192,8 @@ class WebSocket:
         if self._tending.running:
             self._tending.stop()
         if self._stall is not None:
-            self._stall.cancel()
+            if self._stall.active():
+                self._stall.cancel()
             self._stall = None
         self._listener.lost()
 
@@ -208,7 +208,8 @@ class WebSocket:
     def resumeProducing(self) -> None:
         """The client reads again."""
         if self._stall is not None:
-            self._stall.cancel()
+            if self._stall.active():
+                self._stall.cancel()
             self._stall = None
         self._listener.resume()
 
@@ -216,5 +217,4 @@ class WebSocket:
         """The connection is lost, which its request tells."""
 
     def _abort(self) -> None:
-        self._stall = None
         self._channel.forceAbortClient()
