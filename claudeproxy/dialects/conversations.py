@@ -17,8 +17,6 @@ from .responses_items import listed
 MOST_ITEMS = 20
 """Items that can be added at a time, as at OpenAI."""
 
-_PAIRS, _NAME, _VALUE = 16, 64, 512
-
 
 def read_items(body: Fields, ident: str) -> list[dict[str, Any]]:
     """The ``items`` of a body, with ids of their own; ``ident``: what these ids share.
@@ -37,24 +35,6 @@ def own_items(ident: str, items: Sequence[Item]) -> list[dict[str, Any]]:
     """``items`` as a conversation has them: their ids are not the client's."""
     plain = [{name: item[name] for name in item if name != "id"} for item in items]
     return listed(ident, plain)
-
-
-def read_metadata(body: Fields) -> Mapping[str, str]:
-    """The ``metadata`` of a body; empty when absent.
-
-    :raises FailureError: 400 that names the field at fault.
-    """
-    if "metadata" not in body:
-        return {}
-    metadata = body.object("metadata")
-    if len(metadata.value) > _PAIRS:
-        raise body.refuse("metadata", f"has more than {_PAIRS} entries")
-    for name in metadata.value:
-        if len(name) > _NAME:
-            raise body.refuse("metadata", f"a name is longer than {_NAME} characters")
-        if len(metadata.text(name)) > _VALUE:
-            raise metadata.refuse(name, f"is longer than {_VALUE} characters")
-    return metadata.value
 
 
 def conversation(ident: str, created: int, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from twisted.web.server import Request
 
 from claudeproxy.dialects import conversations as dialect
 from claudeproxy.dialects.fields import Fields
+from claudeproxy.dialects.metadata import read_metadata
 from claudeproxy.dialects.responses_items import page
 from claudeproxy.messages import Failure, FailureError, Kind
 
@@ -39,7 +40,7 @@ class ConversationsAPI:
         """Begin a conversation."""
         store = self._store
         body, fresh = Fields(read_json(request)), uuid4().hex
-        metadata, items = dialect.read_metadata(body), dialect.read_items(body, fresh)
+        metadata, items = read_metadata(body), dialect.read_items(body, fresh)
         made = Conversation(f"conv_{fresh}", int(time.time()), metadata)
         if not await store.create(made, items, facts(request).key):
             raise dialect.too_large()
@@ -54,7 +55,7 @@ class ConversationsAPI:
     @below_v1(_app, _ONE, "POST")
     async def update(self, request: Request, ident: str) -> bytes:
         """Change the metadata."""
-        metadata = dialect.read_metadata(Fields(read_json(request)))
+        metadata = read_metadata(Fields(read_json(request)))
         found = await self._store.update(ident, metadata, facts(request).key)
         return _reply(request, _there(found, ident))
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
-from claudeproxy.dialects import anthropic, chat_route, completions
+from claudeproxy.dialects import anthropic, completions
 from claudeproxy.dialects.shapes import ParsedBody
 from claudeproxy.engine.engine import Engine
 from claudeproxy.ledger.ledger import Ledger
@@ -20,6 +20,7 @@ from claudeproxy.messages import Failure, FailureError, Kind
 
 from . import usage
 from .bodies import read_json
+from .chat import ChatAPI
 from .conversations import ConversationsAPI
 from .fairness import TimeSlice, no_collector
 from .gate import Gate
@@ -76,11 +77,13 @@ class API:
         self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
         self._responses = ResponsesAPI(reactor, engine, self._handler, store)
         self._conversations = ConversationsAPI(store)
+        self._chat = ChatAPI(reactor, self._handler, store)
 
     def resource(self) -> IResource:
         """The resource of the API, to be mounted in any site."""
         pages = {b"api": self._ollama.app.resource()}
         for name, api in (
+            (b"chat", self._chat),
             (b"responses", self._responses),
             (b"conversations", self._conversations),
         ):
@@ -91,11 +94,6 @@ class API:
         )
 
     # -- turns --
-
-    @_route("/chat/completions", "POST")
-    async def create_chat_completion(self, request: Request) -> bytes:
-        """A chat completion, streamed or complete."""
-        return await self._answer(request, "chat", chat_route.read)
 
     @_route("/completions", "POST")
     async def create_completion(self, request: Request) -> bytes:

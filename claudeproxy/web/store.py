@@ -22,6 +22,8 @@ from twisted.python.failure import Failure
 
 from claudeproxy._database import Database
 
+from .completion_table import SCHEMA as COMPLETIONS
+from .completion_table import CompletionTable
 from .conversation_table import SCHEMA as CONVERSATIONS
 from .conversation_table import ConversationTable
 from .tables import HIS, MAX_AGE, MAX_BYTES, Bounds, as_json
@@ -92,6 +94,7 @@ class Store:
         self._bounds = Bounds(max_age, max_bytes)
         self._database = Database(path, _prepare)
         self.conversations = ConversationTable(self._database, now, self._bounds)
+        self.completions = CompletionTable(self._database, now, self._bounds)
 
     def open(self, reactor: IReactorFromThreads) -> None:
         """Get ready for calls."""
@@ -181,7 +184,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum = FULL")  # the file shrinks, too
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.executescript(_SCHEMA + CONVERSATIONS)
+    connection.executescript(_SCHEMA + CONVERSATIONS + COMPLETIONS)
     if not any(row[1] == "key" for row in connection.execute("PRAGMA table_info (responses)")):
         connection.execute("ALTER TABLE responses ADD COLUMN key TEXT")  # made without it
 

@@ -195,7 +195,9 @@ async def test_in_a_conversation(make_daemon: Any, tmp_path: Path) -> None:
     with pytest.raises(openai.ConflictError):
         await in_thread(create, model="haiku", input="x", conversation=made.id)
     last = await over(daemon, first.id)
-    kept = [item.content[0].text for item in await in_thread(client.conversations.items.list, made.id)]
+    kept = [
+        item.content[0].text for item in await in_thread(client.conversations.items.list, made.id)
+    ]
     assert kept == [last.output_text, "Hello"]
     await in_thread(create, model="haiku", input="x", conversation=made.id)
 
@@ -220,7 +222,9 @@ async def test_a_turn_in_ledger_and_quota(make_daemon: Any, tmp_path: Path) -> N
         assert (await treq.get(f"{one}?stream=true", headers=read)).code == code
         assert (await treq.post(f"{one}/cancel", headers=read)).code == code
     assert (await daemon.post(PATH, body, **mine)).code == 429
-    row = await treq.json_content(await treq.get(f"{daemon.url}/v1/usage/turns/{ident}", headers=mine))
+    row = await treq.json_content(
+        await treq.get(f"{daemon.url}/v1/usage/turns/{ident}", headers=mine)
+    )
     assert (row["outcome"], row["key"], row["dialect"]) == ("ok", "mine", "responses")
     assert row["reply_bytes"] > 100
 
@@ -238,7 +242,10 @@ async def test_a_restart_loses_what_runs_and_says_so(tmp_path: Path) -> None:
     await stop_daemon(daemon)
     with closing(sqlite3.connect(path)) as file:
         drained = json.loads(file.execute("SELECT response FROM responses").fetchone()[0])
-        assert (drained["status"], drained["error"]["message"]) == ("failed", "the daemon is stopping")
+        assert (drained["status"], drained["error"]["message"]) == (
+            "failed",
+            "the daemon is stopping",
+        )
         file.execute("DELETE FROM responses")
         file.execute(f"INSERT INTO responses VALUES ({', '.join('?' * 7)})", as_killed)
         file.commit()
@@ -283,7 +290,11 @@ async def test_a_complete_response_as_a_stream(daemon: Daemon) -> None:
         {"type": "function", "name": "add", "parameters": {"type": "object"}},
         {"type": "custom", "name": "patch"},
     ]
-    for text in ("[[think hm]][[say Hi]]", '[[call add {"a": 1}]]', '[[call patch {"input": "é"}]]'):
+    for text in (
+        "[[think hm]][[say Hi]]",
+        '[[call add {"a": 1}]]',
+        '[[call patch {"input": "é"}]]',
+    ):
         made = await in_thread(create, model=MODEL, input=text, tools=tools)
 
         def stream(ident: str = made.id) -> list[Any]:

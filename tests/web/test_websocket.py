@@ -331,7 +331,7 @@ async def test_bounds_of_messages(make_daemon: Any, tmp_path: Path) -> None:
         (parts, 1009),
         (lambda socket: socket.send(b"{}"), 1003),
         (lambda socket: raw(socket, b"\xff\xff"), 1007),
-        (lambda socket: unmasked(socket), 1002),
+        (unmasked, 1002),
     ]
     for send, code in cases:
         assert await in_thread(closing, send) == code
@@ -394,7 +394,8 @@ async def test_a_drain_waits_for_the_turn_and_closes_the_idle(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/health", "/nothing", "/v1/responses/x", "/v1/responses/compact"]
+    "path",
+    ["/v1/chat/completions", "/health", "/nothing", "/v1/responses/x", "/v1/responses/compact"],
 )
 @ensureDeferred
 async def test_there_are_none_elsewhere(daemon: Daemon, path: str) -> None:
