@@ -57,7 +57,7 @@ async def test_a_slash_too_many_in_a_post(daemon: Daemon, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/chat/completions", ["GET", "POST"]),
+        ("PUT", "/v1/chat/completions", ["GET", "HEAD", "POST"]),
         ("GET", "/v1/responses", ["POST"]),
         ("PUT", "/v1/responses/resp_1", ["DELETE", "GET", "HEAD"]),
         ("POST", "/v1/models", ["GET", "HEAD"]),
