@@ -57,7 +57,8 @@ class APIResource(Resource):
             done = request.notifyFinish()
             done.addCallbacks(
                 lambda _: self._note(request, began),
-                lambda _: self._note(request, began, left=True),
+                # A WebSocket ends like this, whoever has closed it.
+                lambda _: self._note(request, began, left=request.code != 101),
             )
         return NOT_DONE_YET
 

@@ -68,7 +68,10 @@ class ResponsesAPI:
             if not parsed.background:
                 keep = self.keep(parsed, key)
                 return await self._handler.serve(request, "responses", parsed, keep)
-            log, response = self._start(request, parsed, key, release)
+            try:
+                log, response = self._start(request, parsed, key, release)
+            except FailureError as error:
+                return refuse(request, error.failure, parsed.refusal)
             release = _nothing
         finally:
             release()

@@ -21,6 +21,7 @@ from claudeproxy.messages import Event, Failure, FailureError, Finished, Kind
 
 from .access_log import Facts
 from .bodies import parse_json
+from .fairness import TimeSlice
 from .handler import Asker, Keep, TurnHandler
 from .json_replies import failure_headers
 from .websocket import AWAY, WebSocket
@@ -145,10 +146,13 @@ class ResponsesSocket:
         status, previous = 200, None
         release: Callable[[], object] = _nothing
         try:
+            time_slice = TimeSlice(self._reactor)
             body = self._body(asker, text)
+            await time_slice.give_way()
             previous = body.get("previous_response_id")
             release = self._api.begin(body, told.key)
             parsed = self._api.read(body, asker.ident, await self._past(body, told.key))
+            await time_slice.give_way()
             if parsed.background:
                 raise FailureError.invalid("background: not over a WebSocket", "background")
             keep = self._api.keep(parsed, told.key)

@@ -91,9 +91,6 @@ class Channel(HTTPChannel):
         """All that arrives is for ``to`` from now on, while the request that asked for it is open:
         that is over when the connection is lost."""
         self.upgraded = to
-        early, self._dataBuffer = self._dataBuffer, []
-        for data in early:
-            to.received(data)
 
     def dataReceived(self, data: bytes) -> None:
         if self.upgraded is not None:
@@ -118,7 +115,9 @@ class Channel(HTTPChannel):
         super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
-        if not self._refusing:
+        if self.upgraded is not None:  # what came together with the request that asked for it
+            self.upgraded.received(data)
+        elif not self._refusing:
             super().rawDataReceived(data)
 
     def lineLengthExceeded(self, line: bytes) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import treq
-from harness import Daemon, in_thread, start_daemon, stop_daemon, until
+from harness import Daemon, in_thread, until
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import ensureDeferred as run
 
@@ -150,16 +147,6 @@ async def test_it_is_cancelled(make_daemon: Any, tmp_path: Path) -> None:
 
 
 @ensureDeferred
-async def test_cancelled_while_it_waits_for_a_slot(make_daemon: Any, tmp_path: Path) -> None:
-    daemon = await slow(make_daemon, tmp_path, concurrency=1)
-    first, second = await begin(daemon), await begin(daemon)
-    found = await in_thread(sdk(daemon).responses.cancel, second.id)
-    assert (found.status, found.output) == ("cancelled", [])
-    assert (await over(daemon, first.id)).status == "completed"
-    assert (await over(daemon, second.id)).status == "cancelled"
-
-
-@ensureDeferred
 async def test_deleted_while_it_runs(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await slow(make_daemon, tmp_path)
     first = await begin(daemon)
@@ -227,59 +214,6 @@ async def test_a_turn_in_ledger_and_quota(make_daemon: Any, tmp_path: Path) -> N
     )
     assert (row["outcome"], row["key"], row["dialect"]) == ("ok", "mine", "responses")
     assert row["reply_bytes"] > 100
-
-
-@ensureDeferred
-async def test_a_restart_loses_what_runs_and_says_so(tmp_path: Path) -> None:
-    cli = fake_cli(tmp_path / "cli", deltas=100, pause=0.1)
-    daemon = await start_daemon(tmp_path / "home", claude=cli, drain=0.1)
-    first = await begin(daemon)
-    await until(lambda: daemon.api.engine.admission.running == 1)
-    path = next((tmp_path / "home").rglob("responses.sqlite"))
-    with closing(sqlite3.connect(path)) as file:
-        await until(lambda: file.execute("SELECT count(*) FROM responses").fetchone()[0] == 1)
-        [as_killed] = file.execute("SELECT * FROM responses").fetchall()
-    await stop_daemon(daemon)
-    with closing(sqlite3.connect(path)) as file:
-        drained = json.loads(file.execute("SELECT response FROM responses").fetchone()[0])
-        assert (drained["status"], drained["error"]["message"]) == (
-            "failed",
-            "the daemon is stopping",
-        )
-        file.execute("DELETE FROM responses")
-        file.execute(f"INSERT INTO responses VALUES ({', '.join('?' * 7)})", as_killed)
-        file.commit()
-    daemon = await start_daemon(tmp_path / "home", claude=cli)
-    try:
-        client = sdk(daemon).responses
-        found = await in_thread(client.retrieve, first.id)
-        assert found.status == "failed"
-        assert "has ended" in found.error.message
-        assert (await in_thread(client.cancel, first.id)).status == "failed"
-        create: Callable[..., Any] = client.create
-        with pytest.raises(openai.BadRequestError, match="not complete"):
-            await in_thread(create, model="haiku", input="x", previous_response_id=first.id)
-    finally:
-        await stop_daemon(daemon)
-
-
-@pytest.mark.expected_errors
-@ensureDeferred
-async def test_a_full_disk(
-    make_daemon: Any, tmp_path: Path, nothing_logged: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
-
-    def full(*_: Any) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    monkeypatch.setattr(daemon.api._store, "_put", full)
-    first = await begin(daemon)
-    last = await over(daemon, first.id)
-    assert last.status == "completed"
-    await until(lambda: len(nothing_logged) == 2)
-    assert (await in_thread(sdk(daemon).responses.retrieve, first.id)).status == "completed"
-    nothing_logged.clear()
 
 
 @ensureDeferred
