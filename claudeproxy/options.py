@@ -148,7 +148,8 @@ class Settings:
     )  # fmt: skip
     no_store: bool = _option(
         "Keep no responses, conversations and chat completions on disk.",
-        values.flag, default="off",
+        values.flag,
+        default="off",
     )
     no_ledger: bool = _option("Keep no record of what each turn used.", values.flag, default="off")
     log_format: str = _option(
