@@ -147,7 +147,9 @@ class Settings:
         values.flag, default="off",
     )  # fmt: skip
     no_store: bool = _option(
-        "Keep no answers of the Responses API on disk.", values.flag, default="off"
+        "Keep no responses, conversations and chat completions on disk.",
+        values.flag,
+        default="off",
     )
     no_ledger: bool = _option("Keep no record of what each turn used.", values.flag, default="off")
     record: str | None = _option(

@@ -47,6 +47,15 @@ def sdist(package: str, version: str) -> Path:
     return home
 
 
+def checkout(url: str, commit: str) -> Path:
+    """The files of a repository at ``commit``."""
+    home = CACHE / Path(url).name
+    if not home.exists():
+        subprocess.run(["git", "clone", "--quiet", url, home], check=True)
+    subprocess.run(["git", "-C", home, "checkout", "--quiet", commit], check=True)
+    return home
+
+
 def node() -> Path:
     """The folder of the npm packages that ``package.json`` pins."""
     pins = HERE / "package.json"

@@ -7,8 +7,8 @@ EXCLUDED = (
     ),
     (
         r"openai-python, responses, create .*with_all_params",
-        "it asks for a ``background`` response, in a conversation and from a prompt that OpenAI "
-        "keeps; the CLI answers at once or not at all",
+        "it asks for a response in a conversation and after another response at once, which no "
+        "server can give, and from a prompt that OpenAI keeps",
     ),
     (
         r"openai-python, responses, create .*_create_overload",

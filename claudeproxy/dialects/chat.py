@@ -13,6 +13,7 @@ from .chat_answer import ChatEnvelope, ChatStream, complete_body
 from .chat_messages import read_messages
 from .custom_tools import add_custom_tool, grammar_of
 from .fields import Fields
+from .metadata import read_metadata
 from .policies import (
     HONOURED,
     IGNORED,
@@ -72,14 +73,17 @@ FIELDS: Policies = {
     "logprobs": Policy(IGNORED),
     "top_logprobs": Policy(IGNORED),
     "service_tier": TIER,
-    "prediction": Policy(IGNORED),
-    "verbosity": Policy(IGNORED),
+    "prediction": Policy(IGNORED, "the API has nothing of the kind"),
+    "verbosity": Policy(IGNORED, "the API has nothing of the kind; say in the prompt how much"),
     "modalities": Policy(IGNORED, "text; audio is refused"),
-    "web_search_options": Policy(IGNORED),
+    "web_search_options": Policy(
+        IGNORED,
+        "a search runs at the API, as a tool of its own, which the CLI lets nobody else add",
+    ),
     "audio": Policy(IGNORED),
     "user": Policy(SILENT),
-    "metadata": Policy(SILENT),
-    "store": Policy(SILENT),
+    "metadata": Policy(HONOURED, "of stored completions; otherwise accepted silently"),
+    "store": Policy(HONOURED, "false unless given; with --no-store ignored and named"),
     "prompt_cache_key": Policy(SILENT),
     "prompt_cache_retention": Policy(SILENT),
     "safety_identifier": Policy(SILENT),
@@ -93,17 +97,27 @@ NAMES = {"schema": "response_format.json_schema.schema"}
 
 
 @frozen
+class Stored:
+    """What is stored with a completion."""
+
+    metadata: Mapping[str, str]
+    messages: Sequence[Mapping[str, Any]]
+
+
+@frozen
 class Chat:
     """A chat body, read: an :class:`~.shapes.ParsedBody`.
 
     ``usage``: whether a stream ends with a usage chunk of its own (true), carries usage on its
-    finish chunk (``None``, unasked) or not at all (false).
+    finish chunk (``None``, unasked) or not at all (false). ``stored``: what is to be stored with
+    the completion; ``None`` if it is not.
     """
 
     request: Request
     ignored: tuple[str, ...]
     envelope: ChatEnvelope
     usage: bool | None
+    stored: Stored | None = None
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -160,7 +174,19 @@ def read(value: Any, ident: str, now: int) -> Chat:
         ignored=tuple(ignored),
         envelope=ChatEnvelope(f"chatcmpl-{ident}", now, model, legacy, custom, level),
         usage=usage_wanted(body),
+        stored=Stored(read_metadata(body), body.raw("messages")) if body.flag("store") else None,
     )
+
+
+def stored_messages(ident: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ``messages`` of the stored completion ``ident``, as they are listed."""
+    listed = []
+    for place, message in enumerate(messages):
+        content = message.get("content")
+        parts = content if isinstance(content, list) else None
+        whole = {"content": None if parts else content, "content_parts": parts}
+        listed.append({**message, "id": f"{ident}-{place}", **whole})
+    return listed
 
 
 def _tools(

@@ -20,26 +20,10 @@ from claudeproxy.messages import (
 
 from .estimate import tokens
 from .fields import Fields
-from .policies import (
-    ECHOED,
-    HONOURED,
-    IGNORED,
-    LIMIT,
-    REFUSED,
-    SCHEMAS,
-    SILENT,
-    TEMPERATURE,
-    TIER,
-    TOOL_CHOICE,
-    TOOLS,
-    TOP_P,
-    VALIDATED,
-    Policies,
-    Policy,
-    ignored_fields,
-)
+from .policies import ignored_fields
 from .responses_answer import NAMES, ResponseEnvelope, complete_body, echo
-from .responses_input import Item, Past, read_input
+from .responses_fields import FIELDS
+from .responses_input import Item, Past, conversation_id, read_input
 from .responses_stream import ResponsesStream
 from .responses_tools import read_choice, read_tools
 from .shapes import error, with_client_names
@@ -48,64 +32,20 @@ from .shared import (
     json_schema,
     limit,
     model_name,
+    note,
     tier,
 )
 
-FIELDS: Policies = {
-    "model": Policy(HONOURED),
-    "input": Policy(
-        HONOURED,
-        "text, images, files (data or URL), calls of functions and custom tools and their outputs; "
-        "a system or developer message after the first message keeps its place, as a "
-        "`<system-reminder>` text in the user's turn; a last message of the assistant is refused; "
-        "reasoning of earlier turns is left out, as the CLI leaves it out; items of tools that "
-        "cannot run here are left out and named",
-    ),
-    "instructions": Policy(HONOURED),
-    "previous_response_id": Policy(HONOURED, "for stored responses"),
-    "store": Policy(HONOURED, "true unless given; with --no-store ignored and named"),
-    "tools": Policy(HONOURED, f"{TOOLS}; {SCHEMAS}; all others are left out and named"),
-    "tool_choice": TOOL_CHOICE,
-    "parallel_tool_calls": Policy(HONOURED),
-    "text": Policy(
-        HONOURED,
-        f"format text, json_object, json_schema; {VALIDATED}; `verbosity` is ignored and named",
-    ),
-    "reasoning": Policy(
-        HONOURED,
-        "effort (the model's nearest level that is not higher); thinking is "
-        "always summarised in full, whatever `summary` says",
-    ),
-    "max_output_tokens": LIMIT,
-    "temperature": TEMPERATURE,
-    "top_p": TOP_P,
-    "stream": Policy(HONOURED),
-    "metadata": Policy(ECHOED),
-    "truncation": Policy(HONOURED, "disabled; auto is ignored and named"),
-    "include": Policy(IGNORED),
-    "service_tier": TIER,
-    "top_logprobs": Policy(IGNORED),
-    "max_tool_calls": Policy(IGNORED),
-    "moderation": Policy(IGNORED),
-    "context_management": Policy(IGNORED),
-    "access_programs": Policy(IGNORED),
-    "background": Policy(REFUSED),
-    "conversation": Policy(REFUSED),
-    "prompt": Policy(REFUSED),
-    "stream_options": Policy(SILENT),
-    "user": Policy(SILENT),
-    "prompt_cache_key": Policy(SILENT),
-    "prompt_cache_options": Policy(SILENT),
-    "prompt_cache_retention": Policy(SILENT),
-    "safety_identifier": Policy(SILENT),
-}
-"""What becomes of each field of a body."""
-
-_REFUSED = {
-    "background": "there are no background responses here",
-    "conversation": "there are no stored conversations here; use previous_response_id",
-    "prompt": "there are no stored prompts here",
-}
+_INCLUDED = "message.input_image.image_url"
+_INCLUDABLE = (
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+)
 _ITEM_ID = re.compile(r"(?:msg|rs|fc|ctc)_([0-9A-Za-z]+)x\d+")
 
 
@@ -113,7 +53,9 @@ _ITEM_ID = re.compile(r"(?:msg|rs|fc|ctc)_([0-9A-Za-z]+)x\d+")
 class Responses:
     """A Responses body, read: an :class:`~.shapes.ParsedBody`.
 
-    ``items``: its own input; ``keep``: whether the response is to be stored after ``previous``.
+    ``items``: its own input; ``keep``: whether the response is to be stored after ``previous``;
+    ``conversation``: the id of the one that it belongs to; ``dropped``: how many turns of it were
+    left out; ``history``: all items before its own.
     """
 
     request: Request
@@ -122,6 +64,10 @@ class Responses:
     items: tuple[Item, ...]
     keep: bool
     previous: str | None
+    conversation: str | None = None
+    background: bool = False
+    dropped: int = 0
+    history: tuple[Item, ...] = ()
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -149,17 +95,21 @@ def refusal(failure: Failure) -> tuple[int, dict[str, Any]]:
 
 @frozen
 class References:
-    """The stored responses that a body refers to: the one it continues, and those whose items it
-    names."""
+    """What a body refers to: the response, or else the conversation, that it continues, and the
+    responses whose items it names."""
 
     previous: str | None
     responses: frozenset[str]
+    conversation: str | None = None
 
 
 def references(value: Any) -> References:
     """What :func:`read` needs from the store; nothing if ``value`` is malformed."""
     body = value if isinstance(value, dict) else {}
     previous, items = body.get("previous_response_id"), body.get("input")
+    conversation = body.get("conversation")
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
     wanted = [
         match.group(1)
         for item in (items if isinstance(items, list) else ())
@@ -169,6 +119,7 @@ def references(value: Any) -> References:
     return References(
         previous if isinstance(previous, str) else None,
         frozenset(f"resp_{ident}" for ident in wanted),
+        conversation if isinstance(conversation, str) else None,
     )
 
 
@@ -178,30 +129,36 @@ def read(
     now: int,
     past: Past | None = None,
     clock: Callable[[], int] | None = None,
+    context: Callable[[str], int] | None = None,
 ) -> Responses:
     """Read a body; ``ident`` and ``now`` become the response's ids and time. ``past``: what is
     stored of its :func:`references`; ``None`` without a store. ``clock``: returns the epoch
-    seconds, and is called when the response is completed.
+    seconds, and is called when the response is completed. ``context``: returns the tokens that the
+    model with a name reads, for ``truncation: auto``.
 
     :raises FailureError: 400 with the path of the field at fault.
     """
     body = Fields(value)
     model = model_name(body)
-    for name, why in _REFUSED.items():
-        if body.raw(name):
-            raise body.refuse(name, why)
+    if body.raw("prompt"):
+        raise body.refuse("prompt", "there are no stored prompts here; send input and instructions")
     ignored = ignored_fields(body, FIELDS)
-    if body.choice("truncation", ("auto", "disabled"), "disabled") == "auto":
-        ignored.append("truncation")
-    previous = body.text("previous_response_id", "") or None
+    _include(body, ignored)
+    auto = body.choice("truncation", ("auto", "disabled"), "disabled") == "auto"
+    previous, conversation = body.text("previous_response_id", "") or None, conversation_id(body)
+    background = body.flag("background")
     if past is None:
-        past = Past(None if previous else ())
+        source = "conversation" if conversation else "previous_response_id"
+        past = Past(None if previous or conversation else (), source=source)
         keep = False
         if body.flag("store"):
             ignored.append("store")
     else:
         keep = body.flag("store", True)
-    said = read_input(body, past, ignored)
+    if background and not keep:
+        raise body.refuse("background", "the response has to be stored, and is not to be")
+    room = context(model) if auto and context is not None else None
+    said = read_input(body, past, ignored, room)
     tools, custom = read_tools(body, ignored)
     tools, choice = read_choice(body, tools)
     level, schema = _effort(body), _schema(body, ignored)
@@ -219,9 +176,25 @@ def read(
         stream=body.flag("stream"),
         tier=tier(body, ignored),
     )
-    repeated = echo(body, request, custom, keep, previous)
+    repeated = {
+        **echo(body, request, custom, keep, previous),
+        "background": background,
+        "conversation": conversation and {"id": conversation},
+        "truncation": "auto" if auto else "disabled",
+    }
     envelope = ResponseEnvelope(ident, now, repeated, custom.keys(), cache(clock or (lambda: now)))
-    return Responses(request, tuple(ignored), envelope, said.items, keep, previous)
+    return Responses(
+        request,
+        tuple(ignored),
+        envelope,
+        said.items,
+        keep,
+        previous,
+        conversation,
+        background,
+        said.dropped,
+        tuple(past.history or ()),
+    )
 
 
 def count(value: Any, past: Past | None = None) -> tuple[str | None, int]:
@@ -236,6 +209,13 @@ def count(value: Any, past: Past | None = None) -> tuple[str | None, int]:
     history = list(past.history or ()) if past is not None else []
     counted = {name: body.raw(name) for name in ("instructions", "tools", "input")}
     return model, tokens({**counted, "history": history or None})
+
+
+def _include(body: Fields, ignored: list[str]) -> None:
+    for value in body.strings("include"):
+        if value != _INCLUDED:
+            # The name goes into a header: not what the client made up.
+            note(ignored, f"include.{value}" if value in _INCLUDABLE else "include")
 
 
 def _effort(body: Fields) -> Effort | None:

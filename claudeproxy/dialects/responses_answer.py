@@ -70,15 +70,14 @@ class ResponseEnvelope:
         custom = isinstance(block, ToolUse) and block.name in self.custom
         return Item(self.ident, place, block, custom)
 
-    def finished(self, end: Finished, output: Sequence[Any]) -> dict[str, Any]:
-        """The response object of an answer that has ended."""
+    def finished(self, end: Finished) -> dict[str, Any]:
+        """The status of an answer that has ended, and the other fields that tell how."""
         usage = usage_object(end.usage)
         reason = INCOMPLETE.get(end.stop_reason)
         if reason is None:
-            at = self.completed()
-            return self.response("completed", output, usage=usage, completed_at=at)
+            return {"status": "completed", "usage": usage, "completed_at": self.completed()}
         details = {"reason": reason}
-        return self.response("incomplete", output, usage=usage, incomplete_details=details)
+        return {"status": "incomplete", "usage": usage, "incomplete_details": details}
 
 
 def echo(
@@ -87,7 +86,6 @@ def echo(
     """The fields of a response that repeat the request, with the values in effect."""
     reasoning = body.raw("reasoning") or {}
     return {
-        "background": False,
         "frequency_penalty": 0,
         "instructions": body.raw("instructions"),
         "max_output_tokens": request.max_tokens,
@@ -108,7 +106,6 @@ def echo(
         "tools": [custom.get(tool.name) or _function(tool) for tool in request.tools],
         "top_logprobs": 0,
         "top_p": 1.0 if request.top_p is None else request.top_p,
-        "truncation": "disabled",
         "user": body.raw("user"),
     }
 
@@ -195,7 +192,7 @@ def complete_body(envelope: ResponseEnvelope, assembly: Assembly, end: Finished)
         item.parts.append(input_of(text) if item.custom else text)
         cut = last and end.stop_reason in INCOMPLETE
         output.append(item.value("incomplete" if cut else "completed"))
-    return envelope.finished(end, output)
+    return envelope.response(output=output, **envelope.finished(end))
 
 
 def _written(assembly: Assembly, index: int, block: Block) -> str:

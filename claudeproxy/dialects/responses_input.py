@@ -21,9 +21,12 @@ from claudeproxy.messages import (
 
 from .conversation import Conversation
 from .custom_tools import INPUT
+from .estimate import tokens
 from .fields import Fields, check_text
 from .media import document, image
 from .shared import note
+from .summaries import READ, summary_of
+from .truncation import truncated
 
 Item = Mapping[str, Any]
 
@@ -32,36 +35,43 @@ ELSEWHERE = frozenset(
     for tool in (
         "web_search_call file_search_call computer_call code_interpreter_call local_shell_call "
         "shell_call apply_patch_call image_generation_call tool_search tool_search_call "
-        "mcp_call mcp_list_tools mcp_approval_request mcp_approval_response compaction"
+        "mcp_call mcp_list_tools mcp_approval_request mcp_approval_response"
     ).split()
     for end in ("", "_output")
 )
 """Items of tools that cannot run here: they are left out, and named as ignored."""
 
+_RESULT = ("input_text", "input_image", "input_file")
+
 
 @frozen
 class Past:
-    """What is stored of the responses that a body refers to.
+    """What is stored of the responses, or of the conversation, that a body refers to.
 
-    ``history``: all items before this body's input, ``None`` when ``previous_response_id`` is
-    unknown. ``items``: items by their id, for ``item_reference``.
+    ``history``: all items before this body's input, ``None`` when what it goes on from is unknown.
+    ``items``: items by their id, for ``item_reference``. ``source``: the field that tells what it
+    goes on from.
     """
 
     history: Sequence[Item] | None = ()
     items: Mapping[str, Item] = field(factory=dict)
+    source: str = "previous_response_id"
 
 
 @frozen
 class Input:
-    """``items``: the body's own items as they are stored, references resolved."""
+    """``items``: the body's own items as they are stored, references resolved; ``dropped``: how
+    many turns were left out, the oldest first."""
 
     system: tuple[str, ...]
     messages: tuple[Message, ...]
     items: tuple[Item, ...]
+    dropped: int = 0
 
 
-def read_input(body: Fields, past: Past, ignored: list[str]) -> Input:
-    """The conversation of a body.
+def read_input(body: Fields, past: Past, ignored: list[str], context: int | None = None) -> Input:
+    """The conversation of a body. ``context``: the tokens that it has to fit, by leaving out whole
+    turns; ``None`` to leave out nothing.
 
     :raises FailureError: 400 that names the item and the field at fault, 404 for an unknown
         reference.
@@ -69,19 +79,55 @@ def read_input(body: Fields, past: Past, ignored: list[str]) -> Input:
     said = Conversation()
     said.instruct(body.text("instructions", ""))
     if past.history is None:
-        given = body.text("previous_response_id")
-        raise FailureError.invalid(
-            f"Previous response with id {given!r} not found.",
-            "previous_response_id",
-            "previous_response_not_found",
-        )
-    for index, item in enumerate(past.history):
-        _item(said, Fields(dict(item), f"previous_response_id[{index}]"), [])
+        raise _unknown(body, past.source)
+    before = [
+        Fields(dict(item), f"{past.source}[{place}]") for place, item in enumerate(past.history)
+    ]
     own = [_resolved(item, past) for item in _items(body)]
-    for entry in own:
-        _item(said, entry, ignored)
+    entries, dropped = [*before, *own], 0
+    if context is not None:
+        rest = {name: body.raw(name) for name in ("instructions", "tools")}
+        entries, dropped = truncated(entries, tokens(rest), context)
+    mine = frozenset(map(id, own))
+    for entry in entries:
+        _item(said, entry, ignored if id(entry) in mine else [])
     system, messages = said.closed("input")
-    return Input(system, messages, tuple(entry.value for entry in own))
+    return Input(system, messages, tuple(entry.value for entry in own), dropped)
+
+
+def check_item(item: Fields) -> None:
+    """:raises FailureError: for an item that no input may have, whatever else is in it."""
+    kind = item.raw("type")
+    if kind in ("function_call_output", "custom_tool_call_output"):
+        item.text("call_id")
+        _content(item, "output", _RESULT)
+    elif kind == "item_reference":
+        raise item.refuse("type", "an item can only be referred to in the input of a response")
+    else:
+        _item(Conversation(), item, [])
+
+
+def _unknown(body: Fields, source: str) -> FailureError:
+    if source == "conversation":
+        why = f"Conversation with id {conversation_id(body)!r} not found."
+        return FailureError(Failure(Kind.NOT_FOUND, why, 404, param=source))
+    why = f"Previous response with id {body.text(source)!r} not found."
+    return FailureError.invalid(why, source, "previous_response_not_found")
+
+
+def conversation_id(body: Fields) -> str | None:
+    """The id of the ``conversation`` of a body, which is a string or an object.
+
+    :raises FailureError: when it is neither, or comes with a ``previous_response_id``.
+    """
+    if "conversation" not in body:
+        return None
+    given = body.raw("conversation")
+    ident = body.object("conversation").text("id") if isinstance(given, dict) else None
+    ident = body.text("conversation") if ident is None else ident
+    if "previous_response_id" in body:
+        raise body.refuse("conversation", "cannot be used together with previous_response_id")
+    return ident
 
 
 def _items(body: Fields) -> list[Fields]:
@@ -128,11 +174,14 @@ def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
         call_id = said.answered(item.text("call_id"), item.at("call_id"))
         parts = tuple(
             part
-            for part in _content(item, "output", ("input_text", "input_image", "input_file"))
+            for part in _content(item, "output", _RESULT)
             if isinstance(part, (Text, Image, Document))
         )
         said.say("user", (ToolResult(call_id, parts),), item.path)
-    elif kind in ELSEWHERE:
+    elif kind == "compaction" and (summary := summary_of(item)) is not None:
+        said.settle(item.path)
+        said.say("user", (Text(READ.format(summary)),), item.path)
+    elif kind in ELSEWHERE or kind == "compaction":  # of another server
         note(ignored, f"input.{kind}")
     elif kind != "reasoning":
         raise item.refuse("type", f"an item of type {kind!r} cannot be used here")

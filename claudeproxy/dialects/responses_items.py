@@ -22,6 +22,7 @@ _PREFIXES = {
     "function_call_output": "fco",
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
+    "compaction": "cmp",
 }
 
 
@@ -47,30 +48,51 @@ def _listed(item: Item, ident: str) -> dict[str, Any]:
     return found
 
 
-def page(items: Sequence[Item], query: Mapping[str, str]) -> dict[str, Any]:
-    """A page of ``items``, which are in ascending order; ``query``: ``after`` (an id), ``limit``
-    (1 to 100, else 20) and ``order`` (``asc``, else ``desc``).
+def limit_of(query: Mapping[str, str]) -> int:
+    """How many objects a page is to have: ``limit``, 1 to 100, else 20.
 
     :raises FailureError: 400 that names the field of the query.
     """
     limit = query.get("limit", str(_LIMIT))
     if not re.fullmatch(r"[0-9]{1,3}", limit, re.ASCII) or not 1 <= int(limit) <= MAX_LIMIT:
         raise FailureError.invalid(f"limit: must be between 1 and {MAX_LIMIT}", "limit")
-    order = query.get("order", "desc")
+    return int(limit)
+
+
+def ascends(query: Mapping[str, str], default: str = "desc") -> bool:
+    """Whether the ``order`` of a page is ``asc``, rather than ``desc``.
+
+    :raises FailureError: 400 that names the field of the query.
+    """
+    order = query.get("order", default)
     if order not in ("asc", "desc"):
         raise FailureError.invalid("order: must be one of asc, desc", "order")
-    left = list(items if order == "asc" else reversed(items))
+    return order == "asc"
+
+
+def page(items: Sequence[Item], query: Mapping[str, str], default: str = "desc") -> dict[str, Any]:
+    """A page of ``items``, which are in ascending order; ``query``: ``after`` (an id), and what
+    :func:`limit_of` and :func:`ascends` read.
+
+    :raises FailureError: 400 that names the field of the query.
+    """
+    limit = limit_of(query)
+    left = list(items if ascends(query, default) else reversed(items))
     after = query.get("after")
     if after is not None:
         ids = [item["id"] for item in left]
         if after not in ids:
             raise FailureError.invalid(f"after: there is no item {after[:100]!r}", "after")
         del left[: ids.index(after) + 1]
-    data = left[: int(limit)]
+    return listing(left[:limit], len(left) > limit)
+
+
+def listing(data: Sequence[Item], more: bool) -> dict[str, Any]:
+    """A page of a list; ``more``: there is another one."""
     return {
         "object": "list",
-        "data": data,
+        "data": list(data),
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
-        "has_more": len(left) > len(data),
+        "has_more": more,
     }

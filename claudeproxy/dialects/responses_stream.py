@@ -50,6 +50,37 @@ class ResponsesStream(ServerSentEvents):
         self._output: list[dict[str, Any]] = []
         self._begun = False
         self._ended = False
+        self.status = "queued"
+        """As in the response: ``queued`` until something comes, then ``in_progress``, then how it
+        ended."""
+        self._last: dict[str, Any] | None = None
+
+    @property
+    def response(self) -> dict[str, Any]:
+        """The response so far, with the items that are complete."""
+        return self._last or self._envelope.response(self.status, self._output)
+
+    def queue(self) -> bytes:
+        """The SSE bytes that tell of a response which has yet to begin. They come first."""
+        self._begun = True
+        queued = self._envelope.response("queued")
+        created = self._send("response.created", response=queued)
+        return created + self._send("response.queued", response=queued)
+
+    def cancel(self) -> bytes:
+        """The SSE bytes for the end of a response that nobody wants any more."""
+        return self.close("incomplete") + self.end("cancelled")
+
+    def close(self, status: str) -> bytes:
+        """The SSE bytes for the end of the item that is written, if any."""
+        return b"".join(self._close(status))
+
+    def end(self, status: str, **changes: Any) -> bytes:
+        """The SSE bytes of the last event; ``changes``: fields of the response that it brings."""
+        self._ended = True
+        self.status = status
+        self._last = self._envelope.response(status, self._output, **changes)
+        return self._send(f"response.{status}", response=self._last)
 
     def render(self, index: int, events: Sequence[Event]) -> bytes:
         """The SSE bytes for a burst of events."""
@@ -61,12 +92,13 @@ class ResponsesStream(ServerSentEvents):
         return self._ended
 
     def _event(self, event: Event) -> Iterator[bytes]:
-        if not self._begun:
-            self._begun = True
-            yield self._send("response.created", response=self._envelope.response("in_progress"))
-            yield self._send(
-                "response.in_progress", response=self._envelope.response("in_progress")
-            )
+        if self.status == "queued":
+            self.status = "in_progress"
+            begun = self._envelope.response("in_progress")
+            if not self._begun:
+                self._begun = True
+                yield self._send("response.created", response=begun)
+            yield self._send("response.in_progress", response=begun)
         if isinstance(event, BlockStarted):
             yield from self._close("completed")
             yield from self._open(event.block)
@@ -75,11 +107,8 @@ class ResponsesStream(ServerSentEvents):
         elif isinstance(event, Finished):
             cut = event.stop_reason in INCOMPLETE
             yield from self._close("incomplete" if cut else "completed")
-            response = self._envelope.finished(event, self._output)
-            self._ended = True
-            yield self._send(f"response.{response['status']}", response=response)
+            yield self.end(**self._envelope.finished(event))
         elif isinstance(event, Failure):
-            self._ended = True
             yield from self._failed(event)
 
     def _open(self, block: Block) -> Iterator[bytes]:
@@ -150,8 +179,7 @@ class ResponsesStream(ServerSentEvents):
         why = with_client_names(failure, NAMES)
         code = failure.code or _CODES.get(failure.kind, "server_error")
         reason = {"code": code, "message": failure.message}
-        response = self._envelope.response("failed", self._output, error=reason)
-        yield self._send("response.failed", response=response)
+        yield self.end("failed", error=reason)
         yield self._send("error", **reason, param=why.param, **error(why))
 
     def _of_item(self, kind: str, **fields: Any) -> bytes:

@@ -32,11 +32,12 @@ class Facts:
 
     ``model``: as it was asked for; ``answered_by``: the model that upstream says has answered;
     ``began`` and ``first_token``: seconds of the reactor's clock, and from there to the first
-    token; ``usage``: of all its answers; ``traceparent``: the client's
-    header of that name (W3C), if it sent one; ``group``: its turns, once the engine has taken them;
-    ``key``: the name of the client's key, whatever becomes of it later;
+    token; ``usage``: of all its answers; ``traceparent``: the client's header of that name (W3C),
+    if it sent one; ``group``: its turns, once the engine has taken them; ``key``: the name of the
+    client's key, whatever becomes of it later;
     ``fields``: the names of its body's fields, once that is read;
-    ``routine``: an open page asks for it again and again, so it gets no line while all is well.
+    ``routine``: an open page asks for it again and again, so it gets no line while all is well;
+    ``outlived``: its turn goes on in the background.
     """
 
     failure: Failure | None = None
@@ -52,6 +53,7 @@ class Facts:
     key: str | None = None
     fields: tuple[str, ...] | None = None
     routine: bool = False
+    outlived: bool = False
 
     def heard(self, events: Iterable[Event], now: float) -> None:
         """A burst of events of one of its answers."""

@@ -27,6 +27,16 @@ def read_json(request: Request) -> Any:
     raw = request.content.read()
     facts(request).body_bytes = len(raw)
     request.content = BytesIO()  # it would stay in memory as long as the turn
+    value = parse_json(raw)
+    facts(request).fields = field_names(value)
+    return value
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value that ``raw`` spells.
+
+    :raises FailureError: as :func:`read_json` does.
+    """
     if too_many(raw):
         raise FailureError(
             Failure(Kind.TOO_LARGE, f"the body holds more than {MAX_VALUES:,} JSON values", 413)
@@ -38,7 +48,6 @@ def read_json(request: Request) -> Any:
         raise FailureError.invalid("the body is nested too deeply") from None
     except ValueError as error:
         raise FailureError.invalid(f"the body is not valid JSON: {error}") from None
-    facts(request).fields = field_names(value)
     if _deeper_than(value, MAX_DEPTH):
         raise FailureError.invalid(f"the body is nested deeper than {MAX_DEPTH} levels")
     return value

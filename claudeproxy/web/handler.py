@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from attrs import define, field
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from claudeproxy.dialects.shapes import ParsedBody
@@ -16,7 +19,8 @@ from claudeproxy.ledger.record import TurnRecord, client_name
 from claudeproxy.messages import Event, Failure, FailureError, Finished, Kind
 from claudeproxy.messages import Request as TurnRequest
 
-from .access_log import facts
+from . import access_log
+from .access_log import Facts, facts
 from .gate import Gate
 from .journal import Journal
 from .json_replies import Collected, refuse, reply, request_id
@@ -26,6 +30,20 @@ from .sse import Streamed
 
 Keep = Callable[[dict[str, Any]], object]
 """Receives the body of a complete answer, streamed or not, before the last of it is sent."""
+
+
+@define
+class Asker:
+    """Who asks: what a turn needs of its request, and what may outlive that.
+
+    ``ident``: the id of the request; ``headers``: its own; ``told``: what is learnt about the turn;
+    ``left``: headers for the reply, which tell what quotas leave, once the turn was asked for.
+    """
+
+    ident: str
+    headers: Headers
+    told: Facts
+    left: Mapping[str, str] = field(factory=dict)
 
 
 class TurnHandler:
@@ -78,14 +96,14 @@ class TurnHandler:
                 keep(parsed.complete(collected.answers()))
 
         collected.done.addCallback(kept)
+        asker = Asker(request_id(request), request.requestHeaders, told)
         try:
-            group = told.group = self._ask(request, dialect, asked, sink)
+            group = self.ask(asker, dialect, parsed, sink)
         except FailureError as error:
-            if error.failure.status not in (400, 401, 404):  # those are no turns, but mistakes
-                self._journal.began(self._record(request, dialect, asked[0].model, n), told)
             return refuse(request, error.failure, parsed.refusal)
-        told.model = asked[0].model
-        self._journal.began(self._record(request, dialect, told.model, n), told)
+        finally:
+            for name, value in asker.left.items():
+                request.setHeader(name.encode(), value.encode())
         served = collected if streamed is None else streamed
         try:
             if streamed is not None:
@@ -104,11 +122,55 @@ class TurnHandler:
             request.setHeader(name.encode(), value.encode())
         return reply(request, parsed.complete(collected.answers()))
 
+    def ask(self, asker: Asker, dialect: str, parsed: ParsedBody, sink: RequestSink) -> TurnGroup:
+        """Ask the engine; the events go to ``sink``. The turn is in the journal until its request,
+        or :meth:`over`, takes it out.
+
+        :raises FailureError: when it is refused.
+        """
+        asked, told = parsed.requests, asker.told
+        model, n = asked[0].model, sum(one.n for one in asked)
+        try:
+            group = told.group = self._ask(asker, dialect, asked, sink)
+        except FailureError as error:
+            if error.failure.status not in (400, 401, 404):  # those are no turns, but mistakes
+                self._journal.began(self._record(asker, dialect, model, n), told)
+            raise
+        told.model = model
+        self._journal.began(self._record(asker, dialect, model, n), told)
+        return group
+
+    @property
+    def max_body(self) -> int:
+        """Bytes."""
+        return self._gate.max_body
+
+    def admitted(self, request: Request) -> str | None:
+        """The name of the key of ``request``, which may be of an hour ago.
+
+        :raises FailureError: when it would not be let in now.
+        """
+        unix = isinstance(request.getHost(), UNIXAddress)
+        failure = self._gate.refusal(request.requestHeaders, unix=unix)
+        if failure is not None:
+            raise FailureError(failure)
+        return self._gate.key_name(request.requestHeaders)
+
+    def over(
+        self, asker: Asker, method: bytes, path: bytes, status: int, sent: int, left: bool = False
+    ) -> None:
+        """A turn is over that has no request of its own, or has outlived it. ``sent``: bytes;
+        ``left``: its client has left before the end."""
+        told = asker.told
+        seconds = self._reactor.seconds() - told.began
+        access_log.write(asker.ident, method, path, status, told, seconds, told.key, left)
+        self._journal.ended(asker.ident, seconds, status, sent, left)
+
     def _ask(
-        self, request: Request, dialect: str, asked: Sequence[TurnRequest], sink: RequestSink
+        self, asker: Asker, dialect: str, asked: Sequence[TurnRequest], sink: RequestSink
     ) -> TurnGroup:
-        key, rules = self._gate.sender(request.requestHeaders)
-        facts(request).key = key
+        key, rules = self._gate.sender(asker.headers)
+        asker.told.key = key
         if key is None:
             return self._engine.ask_all(asked, sink)
         models = self._engine.catalogue
@@ -122,19 +184,18 @@ class TurnHandler:
             undo = self._quotas.asked(key)
             group.done.addCallback(lambda _: group.placement or undo())
         finally:
-            left = headers(self._quotas.of(key, rules), dialect, self._engine.now())
-            for name, value in left.items():
-                request.setHeader(name.encode(), value.encode())
+            asker.left = headers(self._quotas.of(key, rules), dialect, self._engine.now())
         return group
 
-    def _record(self, request: Request, dialect: str, model: str, answers: int) -> TurnRecord:
-        told = facts(request)
+    def _record(self, asker: Asker, dialect: str, model: str, answers: int) -> TurnRecord:
+        told = asker.told
+        agent = asker.headers.getRawHeaders(b"user-agent")
         return TurnRecord(
             time=self._engine.now() - (self._reactor.seconds() - told.began),
-            request_id=request_id(request),
+            request_id=asker.ident,
             key=told.key,
             dialect=dialect,
-            client=client_name(request.getHeader(b"user-agent")),
+            client=client_name(agent[-1] if agent else None),
             model=model,
             answers=answers,
             body_bytes=told.body_bytes,

@@ -3,7 +3,7 @@ reaches a route, and gets its line in the log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 
 from twisted.internet.address import UNIXAddress
@@ -19,12 +19,13 @@ from .journal import Journal
 from .json_replies import phrase, refuse, request_id
 from .recorder import Recorder
 from .refused import Refused
+from .websocket import wanted
 
 
 class APIResource(Resource):
-    """Checks requests, and passes them on: to that of ``branches`` or ``pages`` which has the first
-    segment of the path, else to ``routes``. Pages are for browsers: their forms hold keys, and are
-    never recorded."""
+    """Checks requests, and passes them on: to that of ``pages`` which has the first segment of the
+    path, to that of ``branches`` which has its beginning (the first segment; ``v1`` and the next),
+    else to ``routes``. Pages are for browsers: their forms hold keys, and are never recorded."""
 
     isLeaf = True
 
@@ -38,7 +39,9 @@ class APIResource(Resource):
         routes: IResource,
         branches: Mapping[bytes, IResource],
         pages: Mapping[bytes, IResource],
+        sockets: Mapping[bytes, Callable[[Request], object]],
     ) -> None:
+        """``sockets``: who serves a request for a WebSocket, by its path."""
         super().__init__()
         self._reactor = reactor
         self._gate = gate
@@ -48,6 +51,7 @@ class APIResource(Resource):
         self._routes = routes
         self._branches = branches
         self._pages = pages
+        self._sockets = sockets
 
     def render(self, request: Request) -> int:
         """Reply to ``request``, now or later."""
@@ -62,7 +66,8 @@ class APIResource(Resource):
             done = request.notifyFinish()
             done.addCallbacks(
                 lambda _: self._note(request, began),
-                lambda _: self._note(request, began, left=True),
+                # A WebSocket ends like this, whoever has closed it.
+                lambda _: self._note(request, began, left=request.code != 101),
             )
         return NOT_DONE_YET
 
@@ -73,7 +78,8 @@ class APIResource(Resource):
         about = request_id(request), request.method, request.path, status, found
         access_log.write(*about, seconds, found.key, left)
         self._refused.note(*about, request.getHeader(b"user-agent"), found.key)
-        self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
+        if not found.outlived:
+            self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
 
     def _serve(self, request: Request) -> None:
         assert request.postpath is not None
@@ -95,6 +101,10 @@ class APIResource(Resource):
             request.setResponseCode(204, phrase(204))
             self._end(request, b"")
         else:
+            socket = self._socket(request)
+            if socket is not None:
+                socket(request)
+                return
             # Klein builds URLs from it, which nobody uses. A Host that is not a name would break
             # it, and so would a unix socket without a Host.
             request.getRequestHostname = lambda: b"localhost"  # type: ignore[method-assign]
@@ -102,7 +112,8 @@ class APIResource(Resource):
             page = self._pages.get(first)
             if page is None and self._recorder is not None:
                 self._recorder.record(request)
-            (page or self._branches.get(first, self._routes)).render(request)
+            beginning = b"/".join(request.postpath[: 2 if first == b"v1" else 1])
+            (page or self._branches.get(beginning, self._routes)).render(request)
 
     def _failure(self, request: Request) -> Failure | None:
         headers = request.requestHeaders
@@ -130,14 +141,26 @@ class APIResource(Resource):
             b"/".join(request.postpath + request.prepath).decode()
         except UnicodeDecodeError:
             return Failure(Kind.INVALID, "the path is not UTF-8", 400)
-        if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
+        if _upgrades(request) and self._socket(request) is None:
             # The only status after which Codex silently continues over HTTP at once.
             request.setHeader(b"upgrade", b"HTTP/1.1")
             request.setHeader(b"connection", b"upgrade")
-            return Failure(Kind.INVALID, "there are no WebSockets here; use HTTP", 426)
+            return Failure(
+                Kind.INVALID, "WebSockets are for GET /v1/responses only; use HTTP here", 426
+            )
         return None
+
+    def _socket(self, request: Request) -> Callable[[Request], object] | None:
+        if not _upgrades(request) or not wanted(request):
+            return None
+        assert request.postpath is not None
+        return self._sockets.get(b"/".join(request.postpath))
 
     def _end(self, request: Request, body: bytes) -> None:
         if body:
             request.write(body)
         request.finish()
+
+
+def _upgrades(request: Request) -> bool:
+    return (request.getHeader(b"upgrade") or b"").lower() == b"websocket"

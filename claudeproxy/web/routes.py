@@ -8,28 +8,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from klein import Klein
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure as Reason
 from twisted.web.resource import IResource
 from twisted.web.server import Request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from claudeproxy.dialects import anthropic, chat_route, completions, responses, responses_items
+from claudeproxy.dialects import anthropic, completions
 from claudeproxy.dialects.shapes import ParsedBody
 from claudeproxy.engine.engine import Engine
 from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.messages import Failure, FailureError, Kind
 
-from . import stored_responses, usage
-from .access_log import facts
+from . import usage
 from .bodies import read_json
+from .chat import ChatAPI
+from .conversations import ConversationsAPI
 from .fairness import TimeSlice, no_collector
 from .gate import Gate
 from .handler import TurnHandler
 from .journal import Journal
-from .json_replies import refuse, reply, request_id
+from .json_replies import reply, request_id
 from .key_rules import not_for
 from .models import model_list, model_object
 from .ollama import OllamaAPI
@@ -38,24 +35,9 @@ from .quotas import Quotas
 from .recorder import Recorder
 from .refused import Refused
 from .resource import APIResource
-from .store import Store, Stored
-
-ROUTES = (
-    "/v1/chat/completions",
-    "/v1/responses",
-    "/v1/responses/input_tokens",
-    "/v1/messages",
-    "/v1/messages/count_tokens",
-    "/v1/completions",
-    "/v1/models",
-    "/v1/usage",
-    "/v1/usage/turns",
-    "/v1/debug/refused",
-    "/health",
-    "/metrics",
-    "/docs/plan",
-)
-"""The routes of this server; those below ``/v1`` also exist without it."""
+from .responses import ResponsesAPI
+from .routing import below_v1, make_app
+from .store import Store
 
 Read = Callable[[Any, str, int], ParsedBody]
 """A dialect's function to read a body; see :class:`~claudeproxy.dialects.shapes.ParsedBody`."""
@@ -63,25 +45,17 @@ Read = Callable[[Any, str, int], ParsedBody]
 Metrics = Callable[[str], tuple[str, bytes]]
 """From an ``Accept`` header to content type and body."""
 
-_app = Klein()
+_app = make_app()
 
 
 def _route(path: str, method: str) -> Callable[[Any], Any]:
-    """A route below ``/v1``, which also exists without it."""
-
-    def mark(handler: Any) -> Any:
-        for prefix in ("/v1", ""):
-            _app.route(f"{prefix}{path}", methods=[method])(handler)
-        return handler
-
-    return mark
+    return below_v1(_app, path, method)
 
 
 class API:
     """All endpoints over one engine."""
 
     app = _app
-    log = Logger()
 
     def __init__(
         self,
@@ -101,7 +75,6 @@ class API:
         self._engine = engine
         self._gate = gate
         self._status = status
-        self._store = store
         self._ledger = ledger
         self._recorder = recorder
         self._metrics = metrics
@@ -113,10 +86,20 @@ class API:
         self.journal.observers.append(self.quotas.heard)
         self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
         self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
+        self._responses = ResponsesAPI(reactor, engine, self._handler, store)
+        self._conversations = ConversationsAPI(store)
+        self._chat = ChatAPI(reactor, self._handler, store)
 
     def resource(self, pages: Mapping[bytes, IResource] | None = None) -> IResource:
         """The resource of the API, to be mounted in any site. ``pages``: what else is served, by
         the first segment of its path."""
+        branches = {b"api": self._ollama.app.resource()}
+        for name, api in (
+            (b"chat", self._chat),
+            (b"responses", self._responses),
+            (b"conversations", self._conversations),
+        ):
+            branches[name] = branches[b"v1/" + name] = api.app.resource()
         return APIResource(
             self._reactor,
             self._gate,
@@ -124,8 +107,9 @@ class API:
             self.refused,
             self._recorder,
             routes=self.app.resource(),
-            branches={b"api": self._ollama.app.resource()},
+            branches=branches,
             pages=pages or {},
+            sockets=dict.fromkeys((b"responses", b"v1/responses"), self._responses.socket),
         )
 
     def told_keys(self) -> list[dict[str, Any]]:
@@ -134,11 +118,6 @@ class API:
         return self.quotas.told({} if keys is None else keys.rules)
 
     # -- turns --
-
-    @_route("/chat/completions", "POST")
-    async def create_chat_completion(self, request: Request) -> bytes:
-        """A chat completion, streamed or complete."""
-        return await self._answer(request, "chat", chat_route.read)
 
     @_route("/completions", "POST")
     async def create_completion(self, request: Request) -> bytes:
@@ -158,42 +137,6 @@ class API:
         request.setHeader(b"x-claudemax-estimate", b"true")
         return reply(request, {"input_tokens": tokens})
 
-    @_route("/responses", "POST")
-    async def create_response(self, request: Request) -> bytes:
-        """A response, streamed or complete, and stored unless that is not wanted or possible."""
-        time_slice = TimeSlice(self._reactor)
-        body = read_json(request)
-        await time_slice.give_way()
-        key = facts(request).key
-        past = await stored_responses.past(self._store, responses.references(body), key)
-        with no_collector():
-            parsed = responses.read(body, _ident(request), _now(), past, _now)
-        await time_slice.give_way()
-        store = self._store
-
-        def keep(response: dict[str, Any]) -> None:
-            assert store is not None
-            store.put(Stored(response, parsed.items, parsed.previous, key))
-
-        return await self._handler.serve(
-            request, "responses", parsed, keep if parsed.keep else None
-        )
-
-    @_route("/responses/input_tokens", "POST")
-    async def count_response_tokens(self, request: Request) -> bytes:
-        """An estimate: see :func:`~claudeproxy.dialects.responses.count`."""
-        body = read_json(request)
-        wanted = responses.references(body)
-        past = await stored_responses.past(self._store, wanted, facts(request).key)
-        model, tokens = responses.count(body, past)
-        try:
-            if model is not None:
-                self._engine.catalogue.resolve(model)
-        except FailureError as error:
-            return refuse(request, error.failure, responses.refusal)
-        request.setHeader(b"x-claudemax-estimate", b"true")
-        return reply(request, {"object": "response.input_tokens", "input_tokens": tokens})
-
     async def _answer(self, request: Request, dialect: str, read: Read) -> bytes:
         time_slice = TimeSlice(self._reactor)
         body = read_json(request)
@@ -202,45 +145,6 @@ class API:
             parsed = read(body, _ident(request), _now())
         await time_slice.give_way()
         return await self._handler.serve(request, dialect, parsed)
-
-    # -- stored responses --
-
-    @_route("/responses/<ident>", "GET")
-    async def response(self, request: Request, ident: str) -> bytes:
-        """A stored response."""
-        if b"true" in request.args.get(b"stream", ()):
-            raise FailureError.invalid("stored responses are not streamed", "stream")
-        found = await self._store.get(ident, facts(request).key) if self._store else None
-        if found is None:
-            raise self._no_response(ident)
-        return reply(request, found.response)
-
-    @_route("/responses/<ident>/input_items", "GET")
-    async def input_items(self, request: Request, ident: str) -> bytes:
-        """The input of a stored response, including the responses before it."""
-        items = await stored_responses.input_items(self._store, ident, facts(request).key)
-        if items is None:
-            raise self._no_response(ident)
-        query = {n.decode("latin-1"): v[-1].decode("latin-1") for n, v in request.args.items()}
-        return reply(request, responses_items.page(items, query))
-
-    @_route("/responses/<ident>", "DELETE")
-    async def delete_response(self, request: Request, ident: str) -> bytes:
-        """Delete a stored response."""
-        key = facts(request).key
-        if self._store is None or not await self._store.delete(ident, key):
-            raise self._no_response(ident)
-        return reply(request, {"id": ident, "object": "response", "deleted": True})
-
-    @_route("/responses/compact", "POST")
-    def no_compaction(self, request: Request) -> bytes:
-        """A 404 of its own: otherwise ``compact`` would be taken for the id of a response."""
-        raise FailureError(_no_route(request))
-
-    def _no_response(self, ident: str) -> FailureError:
-        why = "" if self._store else " This server runs with --no-store."
-        message = f"Response with id {ident!r} not found.{why}"
-        return FailureError(Failure(Kind.NOT_FOUND, message, 404))
 
     # -- models and health --
 
@@ -323,34 +227,6 @@ class API:
         content_type, body = self._metrics(request.getHeader("accept") or "")
         request.setHeader(b"content-type", content_type.encode())
         return body
-
-    # -- errors --
-
-    @app.handle_errors(FailureError)
-    def _failed(self, request: Any, failure: Reason) -> bytes:
-        error: Any = failure.value
-        return refuse(request, error.failure)
-
-    @app.handle_errors(HTTPException)
-    def _no_route(self, request: Any, failure: Reason) -> bytes:
-        if not isinstance(failure.value, MethodNotAllowed):
-            return refuse(request, _no_route(request))
-        takes = ", ".join(sorted(failure.value.valid_methods or ()))
-        request.setHeader(b"allow", takes.encode())
-        path, method = request.path.decode("latin-1"), request.method.decode("latin-1")
-        why = f"{path} does not take {method}, only {takes}"
-        return refuse(request, Failure(Kind.INVALID, why, 405))
-
-    @app.handle_errors(Exception)
-    def _broken(self, request: Any, failure: Reason) -> bytes:
-        self.log.failure("a request broke", failure=failure)
-        return refuse(request, Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500))
-
-
-def _no_route(request: Request) -> Failure:
-    path = request.path.decode("latin-1")
-    message = f"there is no {path} here; this server serves {', '.join(ROUTES)}"
-    return Failure(Kind.NOT_FOUND, message, 404, code="unknown_url")
 
 
 def _number(request: Request, name: bytes, default: int, most: int) -> int:

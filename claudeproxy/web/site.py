@@ -7,7 +7,7 @@ The bodies' limits are in :mod:`.requests`.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import UNIXAddress
@@ -47,10 +47,21 @@ CONNECTIONS = 512
 further ones are aborted."""
 
 
+class Upgraded(Protocol):
+    """What a connection has become that does not speak HTTP any more."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes have arrived."""
+
+    def drain(self) -> None:
+        """The site will close the connection: end it as soon as that can be done."""
+
+
 class Channel(HTTPChannel):
     """A connection with one deadline for the headers and one for the body of a request."""
 
     site: LimitedSite
+    upgraded: Upgraded | None = None
     transport: Any
     # Of the request that is being received.
     _path: bytes
@@ -77,7 +88,15 @@ class Channel(HTTPChannel):
             self._note(None, None)
         super().connectionLost(reason)
 
+    def upgrade(self, to: Upgraded) -> None:
+        """All that arrives is for ``to`` from now on, while the request that asked for it is open:
+        that is over when the connection is lost."""
+        self.upgraded = to
+
     def dataReceived(self, data: bytes) -> None:
+        if self.upgraded is not None:
+            self.upgraded.received(data)
+            return
         if self._refusing:
             return
         if not self._receiving and not self.requests:
@@ -97,7 +116,9 @@ class Channel(HTTPChannel):
         super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
-        if not self._refusing:
+        if self.upgraded is not None:  # what came together with the request that asked for it
+            self.upgraded.received(data)
+        elif not self._refusing:
             super().rawDataReceived(data)
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -146,7 +167,7 @@ class Channel(HTTPChannel):
             late = Failure(Kind.TIMEOUT, "the request took too long to arrive", 408)
             self.refuse(late)
         else:
-            self._close()
+            self.close()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(Failure(Kind.INVALID, "this is not a valid HTTP request", 400))
@@ -185,7 +206,7 @@ class Channel(HTTPChannel):
         status, reply = raw_refusal(failure, path, ident, head, page)
         self.transport.write(reply)
         self._note(status, failure)
-        self.site.reactor.callLater(LINGER_SECONDS, self._close)
+        self.site.reactor.callLater(LINGER_SECONDS, self.close)
 
     @property
     def _headers(self) -> Headers:
@@ -206,7 +227,7 @@ class Channel(HTTPChannel):
         (agent,) = self._headers.getRawHeaders(b"user-agent", [None])[-1:]
         self.site.refused.note(*about, agent, key)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Close, even if the client never reads what was sent."""
         if self in self.site.channels:
             self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
@@ -263,7 +284,9 @@ class LimitedSite(Site):
         self._drained = done
         for channel in list(self.channels):
             channel.persistent = False
-            if not channel.requests:
+            if channel.upgraded is not None:
+                channel.upgraded.drain()
+            elif not channel.requests:
                 channel.loseConnection()
         return done
 

@@ -1,4 +1,4 @@
-"""Stored responses, for ``store`` and ``previous_response_id`` of the Responses API.
+"""The store: responses here, and besides them conversations and chat completions.
 
 This is the only place where prompts and answers are written to disk: in one SQLite file that is
 private to the user (0600 in a directory 0700) and limited in size and age. A thread of its own
@@ -18,14 +18,15 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from claudeproxy._database import Database
 
-MAX_AGE = 30 * 24 * 3600.0
-"""Seconds for which a response is kept after it was last continued."""
-
-MAX_BYTES = 256 * 1024 * 1024
-"""Bytes of JSON in all; the least recently used responses are deleted first."""
+from .completion_table import SCHEMA as COMPLETIONS
+from .completion_table import CompletionTable
+from .conversation_table import SCHEMA as CONVERSATIONS
+from .conversation_table import ConversationTable
+from .tables import HIS, MAX_AGE, MAX_BYTES, Bounds, as_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -33,20 +34,14 @@ CREATE TABLE IF NOT EXISTS responses (
     size INTEGER NOT NULL, used REAL NOT NULL, key TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_use ON responses (used, size);
+CREATE TABLE IF NOT EXISTS events (
+    response TEXT PRIMARY KEY REFERENCES responses ON DELETE CASCADE, data BLOB NOT NULL
+) WITHOUT ROWID;
 """
-
-_TRIM = """
-DELETE FROM responses WHERE id IN (
-    SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY used DESC, id) AS so_far FROM responses)
-    WHERE so_far > ?
-)
-"""
-
-_HIS = "(:key IS NULL OR key = :key)"
 
 _CHAIN = f"""
 WITH RECURSIVE chain (id, previous, place) AS (
-    SELECT id, previous, 0 FROM responses WHERE id = :id AND {_HIS}
+    SELECT id, previous, 0 FROM responses WHERE id = :id AND {HIS}
     UNION ALL
     SELECT r.id, r.previous, place + 1 FROM responses r JOIN chain ON r.id = chain.previous
 )
@@ -56,12 +51,13 @@ WITH RECURSIVE chain (id, previous, place) AS (
 @frozen
 class Stored:
     """A response with its own input: ``items``, without those of ``previous``. ``key``: the name
-    of the key it was made with."""
+    of the key it was made with; ``events``: those of its stream, if it ran in the background."""
 
     response: Mapping[str, Any]
     items: Sequence[Mapping[str, Any]]
     previous: str | None = None
     key: str | None = None
+    events: bytes = b""
 
     @property
     def id(self) -> str:
@@ -95,9 +91,10 @@ class Store:
         :raises OSError, sqlite3.Error: when it cannot be created.
         """
         self._now = now
-        self._max_age = max_age
-        self._max_bytes = max_bytes
+        self._bounds = Bounds(max_age, max_bytes)
         self._database = Database(path, _prepare)
+        self.conversations = ConversationTable(self._database, now, self._bounds)
+        self.completions = CompletionTable(self._database, now, self._bounds)
 
     def open(self, reactor: IReactorFromThreads) -> None:
         """Get ready for calls."""
@@ -107,15 +104,23 @@ class Store:
         """Wait for the calls so far, and close the file."""
         self._database.close()
 
-    def put(self, stored: Stored) -> Deferred[None]:
-        """Store a response, and delete what is too old or too much. Never fails: errors are
-        logged."""
-        done = self._database.run(self._put, stored)
-        return done.addErrback(lambda why: self.log.failure("a response was not stored", why))
+    def put(self, stored: Stored) -> Deferred[bool]:
+        """Store a response, and delete what is too old or too much. Whether it is stored. Never
+        fails: errors are logged."""
+
+        def failed(why: Failure) -> bool:
+            self.log.failure("a response was not stored", why)
+            return False
+
+        return self._database.run(self._put, stored).addErrback(failed)
 
     def get(self, ident: str, key: str | None = None) -> Deferred[Stored | None]:
         """A response by its id."""
         return self._database.run(self._get, ident, key)
+
+    def events(self, ident: str) -> Deferred[bytes]:
+        """The events of a response that ran in the background, else nothing."""
+        return self._database.run(self._events, ident)
 
     def chain(self, ident: str, key: str | None = None) -> Deferred[list[Stored] | None]:
         """A response and all before it, the oldest first; ``None`` if one of them is missing."""
@@ -127,24 +132,30 @@ class Store:
 
     # -- in the thread --
 
-    def _put(self, cursor: Any, stored: Stored) -> None:
-        response, items = _json(stored.response), _json(list(stored.items))
-        size = len(response) + len(items)
-        if size > self._max_bytes:
-            return
+    def _put(self, cursor: Any, stored: Stored) -> bool:
+        response, items = as_json(stored.response), as_json(list(stored.items))
+        size = len(response) + len(items) + len(stored.events)
+        if size > self._bounds.max_bytes:
+            return False
         now = self._now()
-        cursor.execute("DELETE FROM responses WHERE used < ?", (now - self._max_age,))
         cursor.execute(
             "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)",
             (stored.id, stored.previous, response, items, size, now, stored.key),
         )
-        cursor.execute(_TRIM, (self._max_bytes,))
+        if stored.events:
+            cursor.execute("INSERT INTO events VALUES (?, ?)", (stored.id, stored.events))
+        self._bounds.tidy(cursor, "responses", now)
+        return True
+
+    def _events(self, cursor: Any, ident: str) -> bytes:
+        cursor.execute("SELECT data FROM events WHERE response = ?", (ident,))
+        return b"".join(data for (data,) in cursor.fetchall())
 
     def _get(self, cursor: Any, ident: str, key: str | None) -> Stored | None:
         cursor.execute(
             "SELECT response, input, previous, key FROM responses"
-            f" WHERE id = :id AND {_HIS} AND used >= :since",
-            {"id": ident, "key": key, "since": self._now() - self._max_age},
+            f" WHERE id = :id AND {HIS} AND used >= :since",
+            {"id": ident, "key": key, "since": self._now() - self._bounds.max_age},
         )
         return next(map(_stored, cursor.fetchall()), None)
 
@@ -165,22 +176,17 @@ class Store:
         return found
 
     def _delete(self, cursor: Any, ident: str, key: str | None) -> bool:
-        cursor.execute(
-            f"DELETE FROM responses WHERE id = :id AND {_HIS}", {"id": ident, "key": key}
-        )
+        cursor.execute(f"DELETE FROM responses WHERE id = :id AND {HIS}", {"id": ident, "key": key})
         return bool(cursor.rowcount)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum = FULL")  # the file shrinks, too
     connection.execute("PRAGMA secure_delete = ON")
-    connection.executescript(_SCHEMA)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.executescript(_SCHEMA + CONVERSATIONS + COMPLETIONS)
     if not any(row[1] == "key" for row in connection.execute("PRAGMA table_info (responses)")):
         connection.execute("ALTER TABLE responses ADD COLUMN key TEXT")  # made without it
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _stored(row: tuple[str, str, str | None, str | None]) -> Stored:

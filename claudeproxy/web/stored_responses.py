@@ -8,8 +8,12 @@ from typing import Any
 from claudeproxy.dialects.responses import References
 from claudeproxy.dialects.responses_input import Past
 from claudeproxy.dialects.responses_items import listed
+from claudeproxy.messages import FailureError
 
 from .store import Store
+
+RUNNING = ("queued", "in_progress")
+"""The statuses of a response that is not over."""
 
 
 async def past(store: Store | None, wanted: References, key: str | None) -> Past | None:
@@ -21,11 +25,18 @@ async def past(store: Store | None, wanted: References, key: str | None) -> Past
     for ident in wanted.responses:
         found = await store.get(ident, key)
         items.update({item["id"]: item for item in found.output} if found else {})
+    if wanted.conversation is not None:
+        said = await store.conversations.items(wanted.conversation, key)
+        items.update({item["id"]: item for item in said or ()})
+        return Past(said, items, "conversation")
     if wanted.previous is None:
         return Past(items=items)
     chain = await store.chain(wanted.previous, key)
     if chain is None:
         return Past(None, items)
+    if chain[-1].response["status"] in RUNNING:
+        why = f"the response {wanted.previous!r} is not complete yet"
+        raise FailureError.invalid(why, "previous_response_id")
     history = [item for stored in chain for item in (*stored.items, *stored.output)]
     return Past(history, items)
 

@@ -193,8 +193,17 @@ def test_a_conversation_of_items() -> None:
             ("tools.web_search", "tools.namespace"),
         ),
         ({"tools": [{**ADD, "strict": True}]}, ("tools.strict",)),
-        ({"include": ["reasoning.encrypted_content"]}, ("include",)),
-        ({"truncation": "auto"}, ("truncation",)),
+        (
+            {
+                "include": [
+                    "reasoning.encrypted_content",
+                    "made\r\nup",
+                    "message.input_image.image_url",
+                ]
+            },
+            ("include.reasoning.encrypted_content", "include"),
+        ),
+        ({"truncation": "auto"}, ()),
         ({"text": {"verbosity": "low"}}, ("text.verbosity",)),
         ({"max_output_tokens": 0}, ("max_output_tokens",)),
         ({"service_tier": "scale", "top_logprobs": 2}, ("top_logprobs", "service_tier")),
@@ -276,8 +285,10 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
         ({"metadata": "x"}, "metadata"),
         ({"store": "yes"}, "store"),
         ({"truncation": "some"}, "truncation"),
-        ({"background": True}, "background"),
-        ({"conversation": "conv_1"}, "conversation"),
+        ({"background": True, "store": False}, "background"),
+        ({"conversation": 5}, "conversation"),
+        ({"conversation": {"id": 5}}, "conversation.id"),
+        ({"conversation": "c", "previous_response_id": "r"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"previous_response_id": 5}, "previous_response_id"),
     ],

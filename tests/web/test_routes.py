@@ -57,7 +57,7 @@ async def test_a_slash_too_many_in_a_post(daemon: Daemon, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/v1/chat/completions", ["POST"]),
+        ("PUT", "/v1/chat/completions", ["GET", "HEAD", "POST"]),
         ("GET", "/v1/responses", ["POST"]),
         ("PUT", "/v1/responses/resp_1", ["DELETE", "GET", "HEAD"]),
         ("POST", "/v1/models", ["GET", "HEAD"]),
@@ -80,7 +80,7 @@ async def test_the_wrong_method(daemon: Daemon, method: str, path: str, allowed:
         assert method in error["message"]
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "/health", "/nothing"])
+@pytest.mark.parametrize("path", ["/v1/responses/x", "/v1/chat/completions", "/health", "/nothing"])
 @ensureDeferred
 async def test_a_websocket_is_refused_so_that_codex_goes_on_over_http(
     daemon: Daemon, path: str
@@ -97,7 +97,7 @@ async def test_a_websocket_is_refused_so_that_codex_goes_on_over_http(
     assert (response.status, response.reason) == (426, "Upgrade Required")
     assert response.headers["content-type"] == "application/json"
     assert response.headers["upgrade"] == "HTTP/1.1"
-    assert b"no WebSockets" in body
+    assert b"use HTTP here" in body
 
 
 @pytest.mark.parametrize(

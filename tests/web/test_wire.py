@@ -332,7 +332,7 @@ def test_what_is_not_there() -> None:
     reply = client.get("/v1/nothing")
     assert (reply.status, reply.json["error"]["code"]) == (404, "unknown_url")
     assert CHAT in reply.json["error"]["message"]
-    reply = client.get(CHAT)
+    reply = client.get("/v1/completions")
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
     reply = client.get("//health/")
     assert (reply.status, reply.json["status"]) == (200, "ok")

@@ -78,6 +78,10 @@ def _blocks(body: Mapping[str, Any], orders: Orders) -> list[Block]:
         blocks = [b for b in blocks if not isinstance(b, Call) or b is calls[0]]
     if choice["type"] in ("any", "tool") and not calls:
         blocks.append(_forced(body["tools"], choice))
+    if choice["type"] == "auto" and not orders.blocks and orders.ending is None:
+        name = _asked_for(body, orders, offered)
+        if name is not None:
+            blocks.append(_forced(body["tools"], {"name": name}))
     if not any(isinstance(block, (Text, Call)) for block in blocks) and _speaks(orders):
         blocks.append(Text(_plain(body, orders)))
     return blocks
@@ -87,6 +91,17 @@ def _named(call: Call, offered: Sequence[str]) -> Call:
     """The call under the name of the tool offered: `look` may be ordered as `mcp__c1__look` is."""
     full = next((name for name in offered if name.endswith(f"__{call.name}")), call.name)
     return call if call.name in offered else evolve(call, name=full)
+
+
+def _asked_for(body: Mapping[str, Any], orders: Orders, offered: Sequence[str]) -> str | None:
+    """The tool whose name has a word of the user's question in it: `get_weather`, for "What is the
+    weather like?"."""
+    _, result = last_user(body)
+    if result is not None or not orders.rest.endswith("?"):
+        return None
+    said = set(re.findall("[a-z]{6,}", orders.rest.lower()))
+    named = (name for name in offered if said & set(re.findall("[a-z]{6,}", name.lower())))
+    return next(named, None)
 
 
 def _speaks(orders: Orders) -> bool:

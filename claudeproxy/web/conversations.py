@@ -1,0 +1,165 @@
+"""The Conversations API, and what responses need of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from claudeproxy.dialects import conversations as dialect
+from claudeproxy.dialects.fields import Fields
+from claudeproxy.dialects.metadata import read_metadata
+from claudeproxy.dialects.responses_items import page
+from claudeproxy.messages import Failure, FailureError, Kind
+
+from .access_log import facts
+from .bodies import read_json
+from .conversation_table import Conversation, ConversationTable
+from .json_replies import reply
+from .routing import below_v1, make_app, queried
+from .store import Store
+
+_app = make_app()
+_ONE = "/conversations/<ident>"
+
+
+class ConversationsAPI:
+    """The endpoints below ``/v1/conversations``."""
+
+    app = _app
+
+    def __init__(self, store: Store | None) -> None:
+        self._stored = store
+
+    @below_v1(_app, "/conversations", "POST")
+    async def create(self, request: Request) -> bytes:
+        """Begin a conversation."""
+        store = self._store
+        body, fresh = Fields(read_json(request)), uuid4().hex
+        metadata, items = read_metadata(body), dialect.read_items(body, fresh)
+        made = Conversation(f"conv_{fresh}", int(time.time()), metadata)
+        if not await store.create(made, items, facts(request).key):
+            raise dialect.too_large()
+        return _reply(request, made)
+
+    @below_v1(_app, _ONE, "GET")
+    async def retrieve(self, request: Request, ident: str) -> bytes:
+        """A conversation, without its items."""
+        found = await self._store.get(ident, facts(request).key)
+        return _reply(request, _there(found, ident))
+
+    @below_v1(_app, _ONE, "POST")
+    async def update(self, request: Request, ident: str) -> bytes:
+        """Change the metadata."""
+        metadata = read_metadata(Fields(read_json(request)))
+        found = await self._store.update(ident, metadata, facts(request).key)
+        return _reply(request, _there(found, ident))
+
+    @below_v1(_app, _ONE, "DELETE")
+    async def delete(self, request: Request, ident: str) -> bytes:
+        """Delete a conversation, with its items."""
+        _there(await self._store.delete(ident, facts(request).key) or None, ident)
+        return reply(request, {"id": ident, "object": "conversation.deleted", "deleted": True})
+
+    @below_v1(_app, f"{_ONE}/items", "POST")
+    async def add_items(self, request: Request, ident: str) -> bytes:
+        """Add items at the end."""
+        store, key = self._store, facts(request).key
+        body = Fields(read_json(request))
+        items = dialect.read_items(body, uuid4().hex)
+        if not items:
+            raise body.refuse("items", "is required: a list of at least one item")
+        if not _there(await store.add(ident, items, key), ident):
+            raise dialect.too_large()
+        return reply(request, page(items, {"order": "asc", "limit": "100"}))
+
+    @below_v1(_app, f"{_ONE}/items", "GET")
+    async def list_items(self, request: Request, ident: str) -> bytes:
+        """The items, page by page."""
+        items = _there(await self._store.items(ident, facts(request).key), ident)
+        return reply(request, page(items, queried(request)))
+
+    @below_v1(_app, f"{_ONE}/items/<item>", "GET")
+    async def retrieve_item(self, request: Request, ident: str, item: str) -> bytes:
+        """One item."""
+        items = _there(await self._store.items(ident, facts(request).key), ident)
+        for found in items:
+            if found["id"] == item:
+                return reply(request, found)
+        raise _no_item(item)
+
+    @below_v1(_app, f"{_ONE}/items/<item>", "DELETE")
+    async def delete_item(self, request: Request, ident: str, item: str) -> bytes:
+        """Delete an item. Tells of the conversation, as OpenAI does."""
+        store, key = self._store, facts(request).key
+        found = _there(await store.get(ident, key), ident)
+        if not await store.remove(ident, item, key):
+            raise _no_item(item)
+        return _reply(request, found)
+
+    @property
+    def _store(self) -> ConversationTable:
+        if self._stored is None:
+            why = "there are no conversations here: this server runs with --no-store"
+            raise FailureError(Failure(Kind.NOT_FOUND, why, 404))
+        return self._stored.conversations
+
+
+class Conversing:
+    """Which conversations a response belongs to that is not complete yet: each has one at a
+    time."""
+
+    log = Logger()
+
+    def __init__(self, store: ConversationTable) -> None:
+        self._store = store
+        self._busy: set[tuple[str, str | None]] = set()
+
+    def begin(self, ident: str, key: str | None) -> Callable[[], None]:
+        """A response of a conversation begins; its end is to be called.
+
+        :raises FailureError: 409, when there is another one.
+        """
+        if (ident, key) in self._busy:
+            why = f"another response of the conversation {ident!r} is not complete yet"
+            failure = Failure(
+                Kind.INVALID, why, 409, param="conversation", code="conversation_locked"
+            )
+            raise FailureError(failure)
+        self._busy.add((ident, key))
+        return lambda: self._busy.discard((ident, key))
+
+    def keep(
+        self,
+        ident: str,
+        response: Mapping[str, Any],
+        items: Sequence[Mapping[str, Any]],
+        key: str | None,
+    ) -> None:
+        """Add a complete ``response`` and its own input ``items`` to a conversation."""
+        said = dialect.own_items(response["id"].removeprefix("resp_"), items)
+        added = self._store.add(ident, [*said, *response["output"]], key)
+        added.addCallbacks(self._kept, lambda why: self.log.failure("items are not kept", why))
+
+    def _kept(self, there: bool | None) -> None:
+        if not there:
+            self.log.warn("a response was not added to its conversation, which is full or deleted")
+
+
+def _there(found: Any, ident: str) -> Any:
+    if found is None:
+        why = f"Conversation with id {ident[:100]!r} not found."
+        raise FailureError(Failure(Kind.NOT_FOUND, why, 404))
+    return found
+
+
+def _no_item(item: str) -> FailureError:
+    return FailureError(Failure(Kind.NOT_FOUND, f"Item with id {item[:100]!r} not found.", 404))
+
+
+def _reply(request: Request, found: Conversation) -> bytes:
+    return reply(request, dialect.conversation(found.id, found.created, found.metadata))

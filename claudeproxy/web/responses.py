@@ -1,0 +1,256 @@
+"""The Responses API: the endpoints below ``/v1/responses``."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.server import Request
+
+from claudeproxy.dialects import compaction, responses, responses_items
+from claudeproxy.dialects.responses import Responses
+from claudeproxy.dialects.responses_input import Past
+from claudeproxy.dialects.responses_replay import replay
+from claudeproxy.engine.engine import Engine
+from claudeproxy.messages import Failure, FailureError, Kind
+
+from . import stored_responses
+from .access_log import facts
+from .background import Background, as_told
+from .bodies import read_json
+from .conversations import Conversing
+from .event_log import EventLog, Follower
+from .fairness import TimeSlice, no_collector
+from .handler import Keep, TurnHandler
+from .json_replies import refuse, reply, request_id
+from .responses_socket import ResponsesSocket
+from .routing import below_v1, make_app, queried
+from .store import Store, Stored
+
+_app = make_app()
+_ONE = "/responses/<ident>"
+
+
+class ResponsesAPI:
+    """The endpoints, over one engine. ``store``: ``None`` to keep nothing."""
+
+    app = _app
+
+    def __init__(
+        self, reactor: IReactorTime, engine: Engine, handler: TurnHandler, store: Store | None
+    ) -> None:
+        self._reactor = reactor
+        self._engine = engine
+        self._handler = handler
+        self._store = store
+        if store is not None:
+            self._conversing = Conversing(store.conversations)
+            self._background = Background(reactor, handler, store)
+
+    @below_v1(_app, "/responses", "POST")
+    async def create(self, request: Request) -> bytes:
+        """A response: streamed, complete or in the background; stored unless that is not wanted or
+        possible."""
+        time_slice = TimeSlice(self._reactor)
+        body, key = read_json(request), facts(request).key
+        await time_slice.give_way()
+        release = self.begin(body, key)
+        try:
+            past = await self.past(body, key)
+            parsed = self.read(body, request_id(request), past)
+            await time_slice.give_way()
+            if parsed.dropped:
+                request.setHeader(b"x-claudemax-truncated", str(parsed.dropped).encode())
+            if not parsed.background:
+                keep = self.keep(parsed, key)
+                return await self._handler.serve(request, "responses", parsed, keep)
+            try:
+                log, response = self._start(request, parsed, key, release)
+            except FailureError as error:
+                return refuse(request, error.failure, parsed.refusal)
+            release = _nothing
+        finally:
+            release()
+        if parsed.request.stream:
+            return await Follower(self._reactor, request, log, 0).serve()
+        return reply(request, response)
+
+    def socket(self, request: Request) -> None:
+        """Responses over a WebSocket, as long as ``request`` is open."""
+        ResponsesSocket(self._reactor, request, self._handler, self).open()
+
+    def begin(self, body: Any, key: str | None) -> Callable[[], object]:
+        """A response begins; its end is to be called.
+
+        :raises FailureError: 409, when another one of its conversation has not ended.
+        """
+        conversation = responses.references(body).conversation
+        if conversation is None or self._store is None:
+            return _nothing
+        return self._conversing.begin(conversation, key)
+
+    def past(self, body: Any, key: str | None) -> Awaitable[Past | None]:
+        """What is stored of what a body refers to."""
+        return stored_responses.past(self._store, responses.references(body), key)
+
+    def read(self, body: Any, request_id: str, past: Past | None) -> Responses:
+        """A body, read.
+
+        :raises FailureError: 400 with the path of the field at fault.
+        """
+        ident, now = request_id.removeprefix("req_"), _now()
+        with no_collector():
+            return responses.read(body, ident, now, past, _now, self._context)
+
+    def keep(self, parsed: Responses, key: str | None) -> Keep | None:
+        """What keeps the response, in the store and its conversation; ``None`` if nothing does."""
+        store, conversation = self._store, parsed.conversation
+        if store is None or not (parsed.keep or conversation):
+            return None
+
+        def keep(response: dict[str, Any]) -> None:
+            if parsed.keep and not parsed.background:
+                store.put(Stored(response, parsed.items, parsed.previous, key))
+            if conversation:
+                self._conversing.keep(conversation, response, parsed.items, key)
+
+        return keep
+
+    def _start(
+        self,
+        request: Request,
+        parsed: Responses,
+        key: str | None,
+        release: Callable[[], object],
+    ) -> tuple[EventLog, dict[str, Any]]:
+        keep = self.keep(parsed, key)
+
+        def over(response: dict[str, Any]) -> None:
+            if keep is not None and response["status"] in ("completed", "incomplete"):
+                keep(response)
+            release()
+
+        running = self._background.start(request, parsed, over)
+        if parsed.ignored:
+            request.setHeader(b"x-claudemax-ignored", ", ".join(parsed.ignored).encode())
+        return running.log, running.stream.response
+
+    @below_v1(_app, "/responses/compact", "POST")
+    async def compact(self, request: Request) -> bytes:
+        """A summary of a conversation, by the model that is named."""
+        body, key = read_json(request), facts(request).key
+        past = await self.past(body, key)
+        ident = request_id(request).removeprefix("req_")
+        parsed = compaction.read(body, ident, _now(), past)
+        return await self._handler.serve(request, "responses", parsed)
+
+    @below_v1(_app, "/responses/input_tokens", "POST")
+    async def count(self, request: Request) -> bytes:
+        """An estimate: see :func:`~claudeproxy.dialects.responses.count`."""
+        body, key = read_json(request), facts(request).key
+        past = await self.past(body, key)
+        model, tokens = responses.count(body, past)
+        try:
+            if model is not None:
+                self._engine.catalogue.resolve(model)
+        except FailureError as error:
+            return refuse(request, error.failure, responses.refusal)
+        request.setHeader(b"x-claudemax-estimate", b"true")
+        return reply(request, {"object": "response.input_tokens", "input_tokens": tokens})
+
+    # -- stored ones, and those that run --
+
+    @below_v1(_app, _ONE, "GET")
+    async def retrieve(self, request: Request, ident: str) -> bytes:
+        """A response, or the events that have made it."""
+        query, key = queried(request), facts(request).key
+        first = _first(query)
+        running = None if self._store is None else self._background.find(ident, key)
+        if running is not None:
+            if first is None:
+                return reply(request, running.stream.response)
+            return await Follower(self._reactor, request, running.log, first).serve()
+        found = await self._stored(ident, key)
+        response = as_told(found.response)
+        if first is None:
+            return reply(request, response)
+        assert self._store is not None
+        log = EventLog(await self._store.events(ident) or replay(response), ended=True)
+        return await Follower(self._reactor, request, log, first).serve()
+
+    @below_v1(_app, f"{_ONE}/cancel", "POST")
+    async def cancel(self, request: Request, ident: str) -> bytes:
+        """End a background response. One that is over is told as it is."""
+        key = facts(request).key
+        running = None if self._store is None else self._background.find(ident, key)
+        if running is not None:
+            self._background.cancel(running)
+            return reply(request, running.stream.response)
+        found = await self._stored(ident, key)
+        if not found.response.get("background"):
+            why = f"the response {ident!r} does not run in the background"
+            raise FailureError.invalid(why, "response_id")
+        return reply(request, as_told(found.response))
+
+    @below_v1(_app, f"{_ONE}/input_items", "GET")
+    async def input_items(self, request: Request, ident: str) -> bytes:
+        """The input of a stored response, including the responses before it."""
+        items = await stored_responses.input_items(self._store, ident, facts(request).key)
+        if items is None:
+            raise self._not_found(ident)
+        return reply(request, responses_items.page(items, queried(request)))
+
+    @below_v1(_app, _ONE, "DELETE")
+    async def delete(self, request: Request, ident: str) -> bytes:
+        """Delete a stored response. One that runs is ended."""
+        key = facts(request).key
+        if self._store is not None and self._background.find(ident, key) is not None:
+            self._background.delete(ident)
+        if self._store is None or not await self._store.delete(ident, key):
+            raise self._not_found(ident)
+        return reply(request, {"id": ident, "object": "response", "deleted": True})
+
+    async def _stored(self, ident: str, key: str | None) -> Stored:
+        found = None if self._store is None else await self._store.get(ident, key)
+        if found is None:
+            raise self._not_found(ident)
+        return found
+
+    def _not_found(self, ident: str) -> FailureError:
+        why = "" if self._store else " This server runs with --no-store."
+        message = f"Response with id {ident[:100]!r} not found.{why}"
+        return FailureError(Failure(Kind.NOT_FOUND, message, 404))
+
+    def _context(self, model: str) -> int:
+        """The tokens that a model reads; of one that does not exist, the engine will tell."""
+        known = self._engine.catalogue
+        try:
+            return known.context_tokens(known.resolve(model))
+        except FailureError:
+            return sys.maxsize
+
+
+def _first(query: Mapping[str, str]) -> int | None:
+    """The number of the first event that is wanted; ``None`` if events are not."""
+    if query.get("stream", "").lower() != "true":
+        return None
+    after = query.get("starting_after")
+    if after is None:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,9}", after, re.ASCII):
+        raise FailureError.invalid(
+            "starting_after: must be the sequence number of an event", "starting_after"
+        )
+    return int(after) + 1
+
+
+def _nothing() -> None:
+    """There is nothing to release."""
+
+
+def _now() -> int:
+    return int(time.time())

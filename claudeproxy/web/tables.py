@@ -1,0 +1,40 @@
+"""What the tables of the store share: whose a row is, how old it gets, how much there may be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from attrs import frozen
+
+MAX_AGE = 30 * 24 * 3600.0
+"""Seconds for which a row is kept after it was last used."""
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Bytes of JSON in one table; the least recently used rows are deleted first."""
+
+HIS = "(:key IS NULL OR key = :key)"
+"""Of rows that the holder of ``:key`` may see: without a key, that is all of them."""
+
+
+@frozen
+class Bounds:
+    """``max_age``: seconds; ``max_bytes``: of one table."""
+
+    max_age: float = MAX_AGE
+    max_bytes: int = MAX_BYTES
+
+    def tidy(self, cursor: Any, table: str, now: float) -> None:
+        """Delete from ``table`` (with ``id``, ``size`` and ``used``) what is too old or too
+        much."""
+        cursor.execute(f"DELETE FROM {table} WHERE used < ?", (now - self.max_age,))
+        cursor.execute(
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, sum(size)"
+            f" OVER (ORDER BY used DESC, id) AS so_far FROM {table}) WHERE so_far > ?)",
+            (self.max_bytes,),
+        )
+
+
+def as_json(value: Any) -> str:
+    """``value``, as it is kept."""
+    return json.dumps(value, separators=(",", ":"))
