@@ -302,7 +302,7 @@ async def test_settings_are_told_without_secrets(make_daemon: Any, tmp_path: Pat
 @ensureDeferred
 async def test_keys_and_their_quotas(make_daemon: Any, tmp_path: Path) -> None:
     lines = (
-        "laptop: s3cret requests=2/min models=haiku share=five_hour=30\n"
+        "laptop: s3cret requests=2/day models=haiku share=five_hour=30\n"
         "ci: other tokens=2M/day expires=2099-01-31\nguest: gone expires=2020-01-01\n"
     )
     daemon = await make_daemon(
@@ -315,7 +315,7 @@ async def test_keys_and_their_quotas(make_daemon: Any, tmp_path: Path) -> None:
     laptop, ci, guest = (await look(daemon, cookie=cookie)).rows("who")[:3]
     assert laptop[:4] == ["laptop", "2", "10", "$0.00"]
     assert re.fullmatch(
-        r"requests/min: 2 of 2; again in \d+ sshare of five hour: 0 % of 30 %", laptop[4]
+        r"requests/day: 2 of 2; again in [\w ]+share of five hour: 0 % of 30 %", laptop[4]
     )
     assert laptop[5:] == ["haiku", "never"]
     assert ci == ["ci", "0", "0", "$0.00", "tokens/day: 0 of 2.0M", "all", "2099-01-31"]
