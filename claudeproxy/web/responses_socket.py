@@ -17,6 +17,7 @@ from twisted.web.server import Request
 from claudeproxy.dialects.responses import Responses, refusal
 from claudeproxy.dialects.responses_input import Item, Past
 from claudeproxy.dialects.responses_replay import replay
+from claudeproxy.engine.engine import TurnGroup
 from claudeproxy.messages import Event, Failure, FailureError, Finished, Kind
 
 from .access_log import Facts
@@ -78,7 +79,8 @@ class ResponsesSocket:
         self._last: Last | None = None
         self._waiting: deque[str] = deque()
         self._turn: Deferred[None] | None = None
-        self._group: Any = None
+        self._group: TurnGroup | None = None
+        self._paused = False
         self._closing: str | None = None
 
     def open(self) -> None:
@@ -99,11 +101,13 @@ class ResponsesSocket:
 
     def pause(self) -> None:
         """The client does not read."""
+        self._paused = True
         if self._group is not None:
             self._group.pause()
 
     def resume(self) -> None:
         """The client reads again."""
+        self._paused = False
         if self._group is not None:
             self._group.resume()
 
@@ -201,12 +205,12 @@ class ResponsesSocket:
         return {**body, "stream": True, "stream_options": None}
 
     async def _past(self, body: dict[str, Any], key: str | None) -> Past | None:
-        last, past = self._last, await self._api.past(body, key)
+        last = self._last
         if last is None or body.get("previous_response_id") != last.ident:
-            return past
+            return await self._api.past(body, key)
+        past = await self._api.past({**body, "previous_response_id": None}, key)
         known = {item["id"]: item for item in last.items if "id" in item}
-        stored = past.items if past is not None else {}
-        return Past(last.items, {**stored, **known})
+        return Past(last.items, {**(past.items if past is not None else {}), **known})
 
     def _remember(self, parsed: Responses, response: dict[str, Any]) -> None:
         last, said = self._last, [*parsed.items, *response["output"]]
@@ -237,6 +241,8 @@ class ResponsesSocket:
 
         group = self._handler.ask(asker, "responses", parsed, sink)
         self._group = group
+        if self._paused:
+            group.pause()
         try:
             await done
         finally:

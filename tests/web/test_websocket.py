@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 import openai
@@ -429,3 +430,53 @@ async def test_a_reader_that_stops_pauses_its_process(make_daemon: Any, tmp_path
     await until(is_paused)
     paused.append(True)
     assert await talking > 4000
+
+
+@ensureDeferred
+async def test_a_connection_that_is_too_old(
+    make_daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
+    monkeypatch.setattr("claudeproxy.web.responses_socket.LIFETIME", -1.0)
+
+    def talk() -> tuple[Any, int]:
+        with opened(daemon) as socket:
+            events = turn(socket, "Hello")
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=30)
+            assert closed.value.rcvd is not None
+            return events, int(closed.value.rcvd.code)
+
+    [error], code = await in_thread(talk)
+    assert error["error"]["code"] == "websocket_connection_limit_reached"
+    assert code == 1001
+
+
+@ensureDeferred
+async def test_a_client_that_answers_nothing(
+    make_daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("claudeproxy.web.websocket.PING", 0.05)
+    monkeypatch.setattr("claudeproxy.web.websocket.SILENCE", 0.3)
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
+
+    def deaf() -> None:
+        offer = (
+            "GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        port = daemon.port[0].getHost().port
+        with create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(offer.encode())
+            told = b""
+            try:
+                while data := client.recv(4096):
+                    told += data
+            except ConnectionResetError:
+                pass
+            assert told.startswith(b"HTTP/1.1 101 ")
+            assert b"\x89\x00" in told  # a ping
+
+    await in_thread(deaf)
+    await until(lambda: not daemon.api.site.channels)
