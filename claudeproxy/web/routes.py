@@ -18,7 +18,7 @@ from claudeproxy.engine.engine import Engine
 from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.messages import Failure, FailureError, Kind
 
-from . import usage
+from . import openapi, usage
 from .bodies import read_json
 from .chat import ChatAPI
 from .conversations import ConversationsAPI
@@ -212,6 +212,17 @@ class API:
         """What the plan pays for and what it does not, in words; errors refer to this page."""
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         return Path(__file__).with_name("plan.rst").read_bytes()
+
+    @app.route("/openapi.json", methods=["GET"])
+    def description(self, request: Request) -> bytes:
+        """The API, described for programs."""
+        return reply(request, openapi.describe())
+
+    @app.route("/docs/api", methods=["GET"])
+    def description_page(self, request: Request) -> bytes:
+        """The API, described for people."""
+        request.setHeader(b"content-type", b"text/html; charset=utf-8")
+        return openapi.page().encode()
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:

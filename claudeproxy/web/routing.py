@@ -34,6 +34,8 @@ ROUTES = (
     "/health",
     "/metrics",
     "/docs/plan",
+    "/docs/api",
+    "/openapi.json",
 )
 """The routes of this server; those below ``/v1`` also exist without it."""
 

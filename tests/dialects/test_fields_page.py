@@ -25,7 +25,8 @@ Request fields
 
 What each field of a request does. *Ignored* fields have no effect and are named in the reply's
 ``x-claudemax-ignored`` header, as is what the chosen model cannot honour; that is what *named*
-means below. Fields that are not listed are accepted silently. This page is generated from the code.
+means below. Fields that are not listed are accepted silently. This page is generated from the code,
+as is ``/openapi.json`` of the daemon.
 """
 
 

@@ -1,0 +1,149 @@
+"""The description is that of what is served."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import jsonschema
+import pytest
+import treq
+from harness import Daemon, in_thread
+from pytest_twisted import ensureDeferred
+
+from claudeproxy.web import ollama, openapi, routes
+from claudeproxy.web.openapi import EXAMPLES, OPERATIONS, Operation
+
+HEAD = {"HEAD", "OPTIONS"}
+ABSENT = ("/v1/responses/compact",)
+"""Routes whose only answer is that there is none."""
+
+
+def served() -> set[tuple[str, str]]:
+    """Method and path of each route; those without ``/v1`` that also exist with it left out."""
+    rules = [
+        (method.lower(), rule.rule)
+        for app in (routes.API.app, ollama.OllamaAPI.app)
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - HEAD
+        if rule.endpoint != "absent"
+    ]
+    named = {
+        (method, path.replace("path:", "").replace("<", "{").replace(">", "}"))
+        for method, path in rules
+    }
+    return {
+        (method, path)
+        for method, path in named
+        if (method, f"/v1{path}") not in named and path not in ABSENT
+    }
+
+
+def test_it_describes_every_route_and_no_other() -> None:
+    described = {
+        (method, path) for path, told in openapi.describe()["paths"].items() for method in told
+    }
+    assert described == served()
+
+
+def test_its_schemas_are_schemas() -> None:
+    whole = openapi.describe()
+    for name, schema in whole["components"]["schemas"].items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        if name in EXAMPLES:
+            validator(name).validate(EXAMPLES[name])
+    assert set(EXAMPLES) == {operation.body for operation in OPERATIONS} - {None}
+
+
+def validator(name: str) -> Any:
+    whole = openapi.describe()
+    schema = {"$ref": f"#/components/schemas/{name}", "components": whole["components"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def named(operations: Any) -> Any:
+    return pytest.mark.parametrize(
+        "operation", [pytest.param(one, id=f"{one.method} {one.path}") for one in operations]
+    )
+
+
+async def reply_to(daemon: Daemon, operation: Operation, path: str, **fields: Any) -> Any:
+    if operation.method == "post":
+        assert operation.body is not None
+        return await daemon.post(path, {**EXAMPLES[operation.body], **fields})
+    return await treq.request(operation.method, daemon.url + path)
+
+
+@named(one for one in OPERATIONS if "{" not in one.path)
+@ensureDeferred
+async def test_good_replies_are_as_described(daemon: Daemon, operation: Operation) -> None:
+    response = await reply_to(daemon, operation, operation.path)
+    text = await treq.text_content(response)
+    assert response.code == 200, text
+    kind = response.headers.getRawHeaders("content-type")[0].partition(";")[0]
+    assert kind == ("application/json" if operation.reply else operation.other)
+    if operation.reply is not None:
+        validator(operation.reply).validate(json.loads(text))
+    if operation.reply is not None and operation.other is not None:
+        response = await reply_to(daemon, operation, operation.path, stream=True)
+        await treq.content(response)
+        assert response.headers.getRawHeaders("content-type")[0].startswith(operation.other)
+
+
+@ensureDeferred
+async def test_replies_about_one_thing_are_as_described(daemon: Daemon) -> None:
+    response = await daemon.post("/v1/responses", EXAMPLES["ResponseRequest"])
+    ident = (await treq.json_content(response))["id"]
+    turn = response.headers.getRawHeaders("x-request-id")[0]
+    about = {"/v1/models/{name}": "haiku", "/v1/usage/turns/{ident}": turn}
+    for operation in sorted(
+        (one for one in OPERATIONS if "{" in one.path), key=lambda one: one.method, reverse=True
+    ):
+        path = operation.path.format(name="haiku", ident=about.get(operation.path, ident))
+        response = await reply_to(daemon, operation, path)
+        assert response.code == 200, path
+        validator(operation.reply or "").validate(await treq.json_content(response))
+        if operation.path not in about:
+            continue
+        response = await reply_to(daemon, operation, path + "x")
+        assert response.code == 404
+        validator("Error").validate(await treq.json_content(response))
+
+
+@named(one for one in OPERATIONS if one.body is not None)
+@ensureDeferred
+async def test_what_breaks_the_description_is_refused(daemon: Daemon, operation: Operation) -> None:
+    bad = {**EXAMPLES[str(operation.body)], "model": 7}
+    response = await daemon.post(operation.path, bad)
+    assert response.code == 400
+    kind = "OllamaError" if operation.path.startswith("/api/") else "Error"
+    kind = "MessageError" if operation.path.startswith("/v1/messages") else kind
+    validator(kind).validate(await treq.json_content(response))
+
+
+@ensureDeferred
+async def test_the_page_shows_all_of_it(daemon: Daemon) -> None:
+    page = await treq.text_content(await treq.get(daemon.url + "/docs/api"))
+    assert all(f"{one.method.upper()} {one.path}" in page for one in OPERATIONS)
+    assert "parallel_tool_calls" in page
+    assert "<script" not in page
+
+
+@pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis is not installed")
+@ensureDeferred
+async def test_schemathesis_finds_nothing(daemon: Daemon) -> None:
+    """It makes bodies that fit the description and bodies that do not. Left out: that all that
+    fits is accepted, for the description says less than the daemon asks for; and that nothing but
+    what is described is allowed, which the test of the routes knows better: a response might be
+    called ``input_tokens``."""
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "run", f"{daemon.url}/openapi.json",
+        "--url", daemon.url, "--generation-deterministic", "--max-examples", "30", "--no-color",
+        "--phases", "examples,fuzzing",  # coverage makes 10,000 requests, and has found nothing
+        "--exclude-checks", "positive_data_acceptance,ignored_auth,unsupported_method",
+    ]  # fmt: skip
+    done = await in_thread(subprocess.run, command, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout
