@@ -108,7 +108,8 @@ def raw_refusal(
 
 def _of_path(path: bytes, ident: str | None = None) -> Refusal:
     # Wherever the resource is mounted.
-    if re.search(rb"/messages(/|$)", path.partition(b"?")[0]):
+    path = path.partition(b"?")[0]
+    if re.search(rb"/messages(/|$)", re.sub(rb"/chat/completions/[^/]*/messages", b"", path)):
         return lambda failure: anthropic.refusal(failure, ident)
     if re.search(rb"(^|/)api/(?!v1)", path):
         return ollama.refusal

@@ -14,20 +14,25 @@ import treq
 from harness import Daemon, in_thread
 from pytest_twisted import ensureDeferred
 
-from claudeproxy.web import ollama, openapi, routes
-from claudeproxy.web.openapi import EXAMPLES, OPERATIONS, Operation
+from claudeproxy.web import chat, conversations, ollama, openapi, responses, routes
+from claudeproxy.web.operations import EXAMPLES, OPERATIONS, Operation
 
 HEAD = {"HEAD", "OPTIONS"}
-ABSENT = ("/v1/responses/compact",)
-"""Routes whose only answer is that there is none."""
+APPS = (
+    routes.API,
+    chat.ChatAPI,
+    responses.ResponsesAPI,
+    conversations.ConversationsAPI,
+    ollama.OllamaAPI,
+)
 
 
 def served() -> set[tuple[str, str]]:
     """Method and path of each route; those without ``/v1`` that also exist with it left out."""
     rules = [
         (method.lower(), rule.rule)
-        for app in (routes.API.app, ollama.OllamaAPI.app)
-        for rule in app.url_map.iter_rules()
+        for api in APPS
+        for rule in api.app.url_map.iter_rules()
         for method in (rule.methods or set()) - HEAD
         if rule.endpoint != "absent"
     ]
@@ -35,11 +40,7 @@ def served() -> set[tuple[str, str]]:
         (method, path.replace("path:", "").replace("<", "{").replace(">", "}"))
         for method, path in rules
     }
-    return {
-        (method, path)
-        for method, path in named
-        if (method, f"/v1{path}") not in named and path not in ABSENT
-    }
+    return {(method, path) for method, path in named if (method, f"/v1{path}") not in named}
 
 
 def test_it_describes_every_route_and_no_other() -> None:
@@ -72,8 +73,8 @@ def named(operations: Any) -> Any:
 
 async def reply_to(daemon: Daemon, operation: Operation, path: str, **fields: Any) -> Any:
     if operation.method == "post":
-        assert operation.body is not None
-        return await daemon.post(path, {**EXAMPLES[operation.body], **fields})
+        body = EXAMPLES[operation.body] if operation.body else {}
+        return await daemon.post(path, {**body, **fields})
     return await treq.request(operation.method, daemon.url + path)
 
 
@@ -93,30 +94,47 @@ async def test_good_replies_are_as_described(daemon: Daemon, operation: Operatio
         assert response.headers.getRawHeaders("content-type")[0].startswith(operation.other)
 
 
+async def made(daemon: Daemon, path: str, body: str, **fields: Any) -> tuple[str, str]:
+    """The ids of what a request makes, and of the request."""
+    response = await daemon.post(path, {**EXAMPLES[body], **fields})
+    told = await treq.json_content(response)
+    return told["id"], response.headers.getRawHeaders("x-request-id")[0]
+
+
+@named(one for one in OPERATIONS if "{" in one.path)
 @ensureDeferred
-async def test_replies_about_one_thing_are_as_described(daemon: Daemon) -> None:
-    response = await daemon.post("/v1/responses", EXAMPLES["ResponseRequest"])
-    ident = (await treq.json_content(response))["id"]
-    turn = response.headers.getRawHeaders("x-request-id")[0]
-    about = {"/v1/models/{name}": "haiku", "/v1/usage/turns/{ident}": turn}
-    for operation in sorted(
-        (one for one in OPERATIONS if "{" in one.path), key=lambda one: one.method, reverse=True
-    ):
-        path = operation.path.format(name="haiku", ident=about.get(operation.path, ident))
-        response = await reply_to(daemon, operation, path)
-        assert response.code == 200, path
-        validator(operation.reply or "").validate(await treq.json_content(response))
-        if operation.path not in about:
-            continue
-        response = await reply_to(daemon, operation, path + "x")
-        assert response.code == 404
-        validator("Error").validate(await treq.json_content(response))
+async def test_replies_about_one_thing_are_as_described(
+    daemon: Daemon, operation: Operation
+) -> None:
+    path, item = operation.path, ""
+    if "/conversations/" in path:
+        ident, _ = await made(daemon, "/v1/conversations", "NewConversation")
+        listed = await treq.get(f"{daemon.url}/v1/conversations/{ident}/items")
+        item = (await treq.json_content(listed))["data"][0]["id"]
+    elif "/chat/" in path:
+        ident, _ = await made(daemon, "/v1/chat/completions", "ChatCompletionRequest", store=True)
+    else:
+        background = path.endswith("/cancel")
+        ident, turn = await made(daemon, "/v1/responses", "ResponseRequest", background=background)
+        if "/turns/" in path:
+            ident = turn
+    path = path.format(name="haiku", ident=ident, item=item)
+    response = await reply_to(daemon, operation, path)
+    assert response.code == 200, await treq.text_content(response)
+    validator(operation.reply or "").validate(await treq.json_content(response))
+    nothing = operation.path.format(name="nothing", ident="nothing", item="nothing")
+    response = await reply_to(daemon, operation, nothing)
+    assert response.code == 404
+    validator("Error").validate(await treq.json_content(response))
+
+
+BAD = {"NewConversation": {"items": 7}, "NewItems": {"items": 7}, "Metadata": {"metadata": 7}}
 
 
 @named(one for one in OPERATIONS if one.body is not None)
 @ensureDeferred
 async def test_what_breaks_the_description_is_refused(daemon: Daemon, operation: Operation) -> None:
-    bad = {**EXAMPLES[str(operation.body)], "model": 7}
+    bad = {**EXAMPLES[str(operation.body)], **BAD.get(str(operation.body), {"model": 7})}
     response = await daemon.post(operation.path, bad)
     assert response.code == 400
     kind = "OllamaError" if operation.path.startswith("/api/") else "Error"
