@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from otlp_collector import Collector, collecting
 from subdaemon import Twistd, wait
+from websockets.sync.client import unix_connect
 
 from claudeproxy.cli import launch
 
@@ -65,6 +66,23 @@ class Clients:
         key = {"authorization": f"Bearer {CANARY['api-key']}"}
         connection.request("GET", f"/metrics?q={CANARY['url-value']}", headers=key)
         return connection.getresponse().read().decode()
+
+    def over_a_socket(self, *bodies: Any) -> list[str]:
+        """The last event of each turn."""
+        told = []
+        headers = {"authorization": f"Bearer {CANARY['api-key']}"}
+        uri = f"ws://localhost/v1/responses?q={CANARY['url-value']}"
+        path = str(self._daemon.socket)
+        with unix_connect(path, uri=uri, additional_headers=headers) as socket:
+            for body in bodies:
+                socket.send(json.dumps(body))
+                while True:
+                    event = json.loads(socket.recv(timeout=60))
+                    if event["type"] in ("response.completed", "error"):
+                        break
+                told.append(json.dumps(event))
+                self._look()
+        return told
 
     def chat(self, *messages: Any, **fields: Any) -> tuple[int, str]:
         said = [{"role": "system", "content": CANARY["system"]}, *messages]
@@ -193,7 +211,22 @@ def every_way(client: Clients) -> None:
                 "store": False}  # fmt: skip
     status, text = client.send(response, "/v1/responses")
     assert status == 200, text
+    status, text = client.send(
+        {"model": "sonnet", "input": CANARY["user"]}, "/v1/responses/compact"
+    )
+    assert status == 200, text
+    asked = {"type": "response.create", "model": "sonnet", "store": False}
+    told = client.over_a_socket(
+        {**asked, "input": CANARY["user"], "instructions": CANARY["system"]},
+        {**asked, "input": [{"type": CANARY["bad-body"]}]},
+        {"type": CANARY["bad-body"]},
+    )
+    assert CANARY["user"] in told[-3]
     # Bad input.
+    client.send({"items": [{"type": CANARY["bad-body"]}]}, "/v1/conversations")
+    client.send(
+        {"model": "sonnet", "input": "x", "conversation": CANARY["bad-body"]}, "/v1/responses"
+    )
     client.send(f'{{"model": "{CANARY["bad-json"]}'.encode())
     client.send({"model": "sonnet", "messages": [{"role": CANARY["bad-body"], "content": "x"}]})
     client.send({"model": CANARY["model-name"], "messages": [said("user")]})
