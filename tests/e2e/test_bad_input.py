@@ -290,7 +290,7 @@ async def test_unknown_routes_and_methods(daemon: Daemon) -> None:
     error = (await treq.json_content(response))["error"]
     assert (response.code, error["code"]) == (404, "unknown_url")
     assert "/v1/chat/completions" in error["message"]
-    response = await treq.get(daemon.url + "/v1/chat/completions")
+    response = await treq.get(daemon.url + "/v1/completions")
     assert response.code == 405
     assert "error" in await treq.json_content(response)
     response = await treq.get(daemon.url + "/v1/models/gpt-4")
