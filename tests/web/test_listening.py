@@ -261,6 +261,8 @@ async def test_get_changes_nothing(daemon: Daemon) -> None:
         response = await treq.get(daemon.url + path)
         assert response.code == 405, path
         await treq.content(response)
+    response = await treq.get(daemon.url + CHAT)
+    assert (response.code, (await treq.json_content(response))["object"]) == (200, "list")
 
 
 @ensureDeferred
