@@ -1,0 +1,178 @@
+"""Conversations and chat completions in the store: bounds, order, and whose they are."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+
+from claudeproxy.web.completion_table import StoredCompletion, Wanted
+from claudeproxy.web.conversation_table import Conversation
+from claudeproxy.web.store import Store, Stored
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "responses.sqlite"
+
+
+@pytest.fixture
+def store(path: Path, clock: Clock) -> Iterator[Store]:
+    opened = Store(path, clock, max_age=100, max_bytes=1000)
+    opened.open(reactor)
+    yield opened
+    opened.close()
+
+
+def count(path: Path, table: str) -> int:
+    with closing(sqlite3.connect(path)) as file:
+        found: int = file.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        return found
+
+
+def item(ident: str, text: str = "x") -> dict[str, Any]:
+    return {"id": ident, "content": text}
+
+
+async def begin(store: Store, ident: str, *items: Any, key: str | None = None) -> bool:
+    made = Conversation(ident, 5, {"a": "b"})
+    there: bool = await store.conversations.create(made, items, key)
+    return there
+
+
+def completion(ident: str, text: str = "x") -> StoredCompletion:
+    return StoredCompletion({"id": ident, "model": "m"}, {}, [{"content": text}])
+
+
+@ensureDeferred
+async def test_items_keep_their_order(store: Store, path: Path) -> None:
+    table = store.conversations
+    assert await begin(store, "c", item("1"), item("2"))
+    assert await table.add("c", [item("3")], None)
+    assert await table.remove("c", "2", None)
+    assert not await table.remove("c", "2", None)
+    assert await table.add("c", [item("4")], None)
+    assert [one["id"] for one in await table.items("c", None) or ()] == ["1", "3", "4"]
+    assert await table.delete("c", None)
+    assert await table.items("c", None) is None
+    assert count(path, "items") == 0
+
+
+@ensureDeferred
+async def test_a_conversation_that_is_full(store: Store, path: Path) -> None:
+    assert not await begin(store, "huge", item("1", "x" * 2000))
+    assert await store.conversations.get("huge", None) is None
+    assert await begin(store, "c", item("1", "x" * 500))
+    assert await store.conversations.add("c", [item("2", "x" * 500)], None) is False
+    assert await store.conversations.remove("c", "1", None)
+    assert await store.conversations.add("c", [item("2", "x" * 500)], None)
+    assert await store.conversations.add("nowhere", [item("3")], None) is None
+    assert count(path, "items") == 1
+
+
+@ensureDeferred
+async def test_what_is_old_or_too_much_goes_with_its_items(
+    store: Store, path: Path, clock: Clock
+) -> None:
+    for ident in ("a", "b"):
+        assert await begin(store, ident, item("1", "x" * 400))
+        clock.now += 1
+    await store.conversations.items("a", None)
+    clock.now += 1
+    assert await begin(store, "c", item("1", "x" * 400))
+    assert await store.conversations.get("b", None) is None
+    assert await store.conversations.get("a", None) is not None
+    assert count(path, "items") == 2
+    clock.now += 101
+    assert await store.conversations.get("a", None) is None
+    assert await begin(store, "d")
+    assert count(path, "conversations") == 1
+    assert count(path, "items") == 0
+
+
+@ensureDeferred
+async def test_metadata_counts(store: Store) -> None:
+    assert await begin(store, "c")
+    large = {"a": "x" * 900}
+    assert await store.conversations.update("c", large, None) == Conversation("c", 5, large)
+    assert await store.conversations.add("c", [item("1", "x" * 100)], None) is False
+    await store.conversations.update("c", {}, None)
+    assert await store.conversations.add("c", [item("1", "x" * 100)], None)
+
+
+@ensureDeferred
+async def test_a_conversation_and_its_key(store: Store) -> None:
+    assert await begin(store, "c", key="mine")
+    table = store.conversations
+    for key, there in (("mine", True), ("guest", False), (None, True)):
+        assert (await table.get("c", key) is not None) == there
+        assert (await table.items("c", key) is not None) == there
+        assert bool(await table.add("c", [item(f"{key}")], key)) == there
+    assert not await table.delete("c", "guest")
+
+
+@ensureDeferred
+async def test_completions_in_order(store: Store, clock: Clock) -> None:
+    table = store.completions
+    for ident in ("z", "a", "m"):
+        await table.put(completion(ident), None)
+    found = await table.find(Wanted(2, after="z"), None)
+    assert [one.id for one in found or ()] == ["a", "m"]
+    found = await table.find(Wanted(9, ascending=False), None)
+    assert [one.id for one in found or ()] == ["m", "a", "z"]
+    assert await table.find(Wanted(9, after="nowhere"), None) is None
+    clock.now += 1
+    await table.put(completion("huge", "x" * 2000), None)
+    await table.put(completion("large", "x" * 940), None)
+    found = await table.find(Wanted(9), None)
+    assert [one.id for one in found or ()] == ["large"]
+    clock.now += 101
+    assert await table.find(Wanted(9), None) == []
+    assert await table.get("large", None) is None
+
+
+@ensureDeferred
+async def test_the_events_of_a_response_go_with_it(store: Store, path: Path) -> None:
+    made = Stored({"id": "a", "output": []}, [], events=b"one")
+    assert await store.put(made)
+    assert await store.put(Stored({"id": "a", "output": []}, [], events=b"two"))
+    assert await store.events("a") == b"two"
+    assert await store.events("b") == b""
+    assert await store.delete("a")
+    assert count(path, "events") == 0
+
+
+@ensureDeferred
+async def test_a_file_of_before(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.execute(
+            "CREATE TABLE responses (id TEXT PRIMARY KEY, previous TEXT, response TEXT NOT NULL,"
+            " input TEXT NOT NULL, size INTEGER NOT NULL, used REAL NOT NULL) WITHOUT ROWID"
+        )
+        old.execute("""INSERT INTO responses VALUES ('a', NULL, '{"output": []}', '[]', 9, 1e12)""")
+        old.commit()
+    store = Store(path)
+    store.open(reactor)
+    assert (await store.get("a")) is not None
+    assert await store.get("a", "mine") is None
+    assert await begin(store, "c", item("1"))
+    store.close()
