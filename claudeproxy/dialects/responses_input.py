@@ -109,9 +109,10 @@ def check_item(item: Fields) -> None:
 
 def _unknown(body: Fields, source: str) -> FailureError:
     if source == "conversation":
-        why = f"Conversation with id {conversation_id(body)!r} not found."
+        given = str(conversation_id(body))[:100]
+        why = f"Conversation with id {given!r} not found."
         return FailureError(Failure(Kind.NOT_FOUND, why, 404, param=source))
-    why = f"Previous response with id {body.text(source)!r} not found."
+    why = f"Previous response with id {body.text(source)[:100]!r} not found."
     return FailureError.invalid(why, source, "previous_response_not_found")
 
 

@@ -125,7 +125,7 @@ class Conversing:
         :raises FailureError: 409, when there is another one.
         """
         if (ident, key) in self._busy:
-            why = f"another response of the conversation {ident!r} is not complete yet"
+            why = f"another response of the conversation {ident[:100]!r} is not complete yet"
             failure = Failure(
                 Kind.INVALID, why, 409, param="conversation", code="conversation_locked"
             )

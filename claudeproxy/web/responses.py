@@ -192,7 +192,7 @@ class ResponsesAPI:
             return reply(request, running.stream.response)
         found = await self._stored(ident, key)
         if not found.response.get("background"):
-            why = f"the response {ident!r} does not run in the background"
+            why = f"the response {ident[:100]!r} does not run in the background"
             raise FailureError.invalid(why, "response_id")
         return reply(request, as_told(found.response))
 

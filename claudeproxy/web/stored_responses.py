@@ -35,7 +35,7 @@ async def past(store: Store | None, wanted: References, key: str | None) -> Past
     if chain is None:
         return Past(None, items)
     if chain[-1].response["status"] in RUNNING:
-        why = f"the response {wanted.previous!r} is not complete yet"
+        why = f"the response {wanted.previous[:100]!r} is not complete yet"
         raise FailureError.invalid(why, "previous_response_id")
     history = [item for stored in chain for item in (*stored.items, *stored.output)]
     return Past(history, items)
