@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from html import escape
 from typing import Any
 
 from claudeproxy import __version__
 
-from .operations import EXAMPLES, NAME, OBJECT, OPERATIONS, SCHEMAS, TEXT, Operation, ref
+from .operations import EXAMPLES, NAME, OPERATIONS, SCHEMAS, Operation, ref
 
 
 def describe() -> dict[str, Any]:
@@ -43,7 +41,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.reply is not None:
         content["application/json"] = {"schema": ref(operation.reply)}
     if operation.other is not None:
-        content[operation.other] = {"schema": TEXT}
+        content[operation.other] = {}
     error = {
         "description": "Why there is no answer.",
         "content": {"application/json": {"schema": ref(_error(operation.path))}},
@@ -75,37 +73,3 @@ def _error(path: str) -> str:
     if path.startswith("/api/"):
         return "OllamaError"
     return "MessageError" if path.startswith("/v1/messages") else "Error"
-
-
-def page() -> str:
-    """The same for people, in HTML."""
-    parts = [_HEAD]
-    for operation in OPERATIONS:
-        name = f"{operation.method.upper()} {operation.path}"
-        parts.append(f"<h2><code>{escape(name)}</code></h2><p>{escape(operation.summary)}")
-        fields = SCHEMAS[operation.body] if operation.body else OBJECT
-        required = fields.get("required", ())
-        rows = [
-            (name, "required" if name in required else "", about.get("description", ""))
-            for name, about in fields.get("properties", {}).items()
-        ]
-        rows += [
-            (name, "", f"{about.get('minimum', '')} to {about['maximum']}" if "maximum" in about
-             else about["type"])
-            for name, about in operation.query.items()
-        ]  # fmt: skip
-        if operation.body:
-            parts.append(f"<pre>{escape(json.dumps(EXAMPLES[operation.body]))}</pre>")
-        if rows:
-            cells = ("".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
-            parts.append(f"<table>{''.join(f'<tr>{row}' for row in cells)}</table>")
-    return "\n".join(parts)
-
-
-_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>claudemax: the API</title>
-<style>body{max-width:60em;margin:2em auto;padding:0 1em;font:1em/1.5 sans-serif}
-td{vertical-align:top;padding-right:1em}td:first-child{font-family:monospace}
-:root{color-scheme:light dark}</style>
-<h1>The API</h1><p>What is below <code>/v1</code> is also there without it. The same for programs:
-<a href="../openapi.json">openapi.json</a>."""

@@ -28,6 +28,7 @@ OBJECT: Schema = {"type": "object"}
 _LIST: Schema = {"type": "array"}
 _OBJECTS: Schema = {"type": "array", "items": OBJECT}
 _MESSAGES: Schema = {"type": "array", "minItems": 1, "items": OBJECT}
+_OPTIONS: Schema = {"type": ["object", "null"], "description": "an object of these:"}
 
 
 def _object(**properties: Schema) -> dict[str, Any]:
@@ -39,8 +40,12 @@ def _body(policies: Policies, required: Iterable[str], **types: Schema) -> dict[
     """``types``: of those fields that can be told in a schema. A field that is null is absent."""
     properties: dict[str, Any] = {}
     for name, policy in policies.items():
-        if "." not in name:
-            said = f"{policy.effect.value}; {policy.note}" if policy.note else policy.effect.value
+        said = f"{policy.effect.value}; {policy.note}" if policy.note else policy.effect.value
+        holder, dot, inner = name.partition(".")
+        if dot:  # options.stop
+            options = properties.setdefault(holder, {**_OPTIONS, "properties": {}})
+            options["properties"][inner] = {"description": said}
+        else:
             properties[name] = {**types.get(name, {}), "description": said}
     return {"type": "object", "properties": properties, "required": list(required)}
 
@@ -56,11 +61,10 @@ def ref(name: str) -> dict[str, Any]:
 
 _ITEMS = {"type": ["array", "null"], "items": OBJECT, "maxItems": 20}
 _COMMON = {"model": NAME, "stream": _FLAG}
-_CHAT = _body(chat.FIELDS, ("model", "messages"), messages=_MESSAGES, **_COMMON)
-_MESSAGE = {"messages": _MESSAGES, **_COMMON}
+_TALK = {"messages": _MESSAGES, **_COMMON}
 
 SCHEMAS: Mapping[str, Schema] = {
-    "ChatCompletionRequest": _CHAT,
+    "ChatCompletionRequest": _body(chat.FIELDS, ("model", "messages"), **_TALK),
     "CompletionRequest": _body(
         completions.FIELDS,
         ("model", "prompt"),
@@ -69,13 +73,17 @@ SCHEMAS: Mapping[str, Schema] = {
         **_COMMON,
     ),
     "ResponseRequest": _body(responses_fields.FIELDS, ("model",), **_COMMON),
+    "CompactRequest": _body(responses_fields.FIELDS, ("model",), model=NAME),
+    "ResponseCountRequest": _body(
+        responses_fields.FIELDS, (), model={"type": ["string", "null"]}
+    ),
     "MessageRequest": _body(
         anthropic.FIELDS,
         ("model", "messages", "max_tokens"),
         max_tokens={"type": "integer", "minimum": 1},
-        **_MESSAGE,
+        **_TALK,
     ),
-    "CountRequest": _body(anthropic.FIELDS, ("model", "messages"), **_MESSAGE),
+    "CountRequest": _body(anthropic.FIELDS, ("model", "messages"), **_TALK),
     "OllamaChatRequest": _body(ollama.CHAT_FIELDS, ("model",), **_COMMON),
     "OllamaGenerateRequest": _body(ollama.GENERATE_FIELDS, ("model",), **_COMMON),
     "OllamaModelRequest": {
@@ -146,6 +154,8 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "ChatCompletionRequest": {"model": "haiku", "messages": _HI},
     "CompletionRequest": {"model": "haiku", "prompt": "Hi"},
     "ResponseRequest": {"model": "haiku", "input": "Hi"},
+    "CompactRequest": {"model": "haiku", "input": "Hi"},
+    "ResponseCountRequest": {"model": "haiku", "input": "Hi"},
     "MessageRequest": {"model": "haiku", "max_tokens": 100, "messages": _HI},
     "CountRequest": {"model": "haiku", "messages": _HI},
     "OllamaChatRequest": {"model": "haiku", "messages": _HI, "stream": False},
@@ -197,7 +207,7 @@ OPERATIONS = (
     Operation("post", "/v1/responses/{ident}/cancel", "Stop one that runs in the background.",
               "Response"),
     Operation("post", "/v1/responses/compact", "A conversation, summed up by the model.",
-              "Compaction", "ResponseRequest"),
+              "Compaction", "CompactRequest"),
     Operation("post", "/v1/conversations", "A new conversation, for `conversation` of responses.",
               "Conversation", "NewConversation"),
     Operation("get", "/v1/conversations/{ident}", "A conversation.", "Conversation"),
@@ -209,7 +219,7 @@ OPERATIONS = (
     Operation("get", "/v1/conversations/{ident}/items/{item}", "One thing said.", "Item"),
     Operation("delete", "/v1/conversations/{ident}/items/{item}", "Forget it.", "Conversation"),
     Operation("post", "/v1/responses/input_tokens", "An estimate of its input.",
-              "Tokens", "ResponseRequest"),
+              "Tokens", "ResponseCountRequest"),
     Operation("post", "/v1/messages", "A message, as Anthropic has it.",
               "Message", "MessageRequest", _SSE),
     Operation("post", "/v1/messages/count_tokens", "An estimate of its input.",

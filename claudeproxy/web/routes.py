@@ -18,7 +18,7 @@ from claudeproxy.engine.engine import Engine
 from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.messages import Failure, FailureError, Kind
 
-from . import openapi, usage
+from . import openapi, openapi_page, usage
 from .bodies import read_json
 from .chat import ChatAPI
 from .conversations import ConversationsAPI
@@ -222,7 +222,7 @@ class API:
     def description_page(self, request: Request) -> bytes:
         """The API, described for people."""
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        return openapi.page().encode()
+        return openapi_page.page().encode()
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
