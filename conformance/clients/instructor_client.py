@@ -1,4 +1,4 @@
-"""instructor: a structured answer by tool, by JSON schema and by Anthropic's tools; one in pieces."""
+"""instructor: structured answers by tool and by JSON schema, of two turns, and one in pieces."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""LlamaIndex, by its openai-like and its Ollama model: two turns, stream, an agent's tool, a schema."""
+"""LlamaIndex, openai-like and Ollama: two turns, stream, an agent with a tool, a schema."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""pydantic-ai by four model classes: two turns, stream, a tool loop, structured output both ways."""
+"""pydantic-ai, four kinds of model: two turns, stream, a tool loop, structured output."""
 
 import asyncio
 import sys
@@ -44,9 +44,7 @@ async def check(url: str) -> None:
         assert looped.output == "The tool said: 5", looped
         assert looped.usage.output_tokens > 0, looped
         outputs = [ToolOutput(Point)]
-        if not isinstance(
-            model, AnthropicModel
-        ):  # it judges by names of models, which it must know
+        if not isinstance(model, AnthropicModel):  # goes by names of models that it knows
             outputs.append(NativeOutput(Point))
         for output in outputs:
             point = await Agent(model, output_type=output).run("A point")

@@ -1,4 +1,4 @@
-"""smolagents: an agent that calls tools, in two tasks of one conversation, and one that writes code."""
+"""smolagents: two tasks for an agent that calls tools, and one for an agent that writes code."""
 
 import sys
 
