@@ -23,13 +23,14 @@ ALIASES = "gpt-6-astra gpt-3.5-turbo-instruct gpt-5 claude-opus-5-5 gpt-5.5".spl
 QUIET = ("--disable-pip-version-check", "-q")
 
 
-def python(name: str = "") -> Path:
-    """The Python of the environment that ``requirements[-name].txt`` pins, made by need."""
+def python(name: str = "", made_by: str = sys.executable) -> Path:
+    """The Python of the environment that ``requirements[-name].txt`` pins, made by need with the
+    Python ``made_by``."""
     pins = HERE / (f"requirements-{name}.txt" if name else "requirements.txt")
     home = CACHE / (name or "python")
     found = home / "bin" / "python"
     if _stale(home, pins):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        subprocess.run([made_by, "-m", "venv", "--clear", home], check=True)
         subprocess.run([found, "-m", "pip", "install", *QUIET, "-r", pins], check=True)
         _done(home, pins)
     return found

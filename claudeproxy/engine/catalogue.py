@@ -16,6 +16,8 @@ STABLE = {f"claude-{family}-4": family for family in FAMILIES}
 """The ids of ``claude-max-api-proxy``: each is the current model of its family."""
 
 _PREFIXES = ("openai/", "anthropic/", "claude-code-cli/")
+_TAG = ":latest"
+"""Ollama's default tag: its clients put it to names, on any route."""
 _FULL_ID = re.compile(r"claude-[a-z0-9][a-z0-9.-]{0,80}(\[1m\])?")
 _DATE = re.compile(r"-20\d{6}(?=\[1m\]|$)")
 
@@ -119,7 +121,9 @@ class Catalogue:
         name = self._aliases.get(name, name)
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
-        name = STABLE.get(self._aliases.get(name, name), name)
+        name = name.removesuffix(_TAG)
+        name = self._aliases.get(name, name)
+        name = STABLE.get(name, name)
         if name in self._models:
             return self._models[name]
         for model in self._models.values():

@@ -24,12 +24,15 @@ def catalogue(**aliases: str) -> Catalogue:
         ("claude-sonnet-4", "sonnet"),
         ("openai/claude-haiku-4", "haiku"),
         ("claude-code-cli/opus", "opus"),
+        ("claude-opus-4:latest", "opus"),  # Ollama's clients ask /v1 by its names, too
         ("claude-opus-5-5", "claude-opus-5-5"),
         ("claude-opus-4-1-20250805", "claude-opus-4-1-20250805"),
         ("claude-sonnet-4-5[1m]", "claude-sonnet-4-5[1m]"),
         ("gpt-4", "opus"),
         ("openai/gpt-4", "opus"),
         ("mine", "claude-opus-4-1"),
+        ("openai/mine", "claude-opus-4-1"),
+        ("mine:latest", "claude-opus-4-1"),
     ],
 )
 def test_names(asked: str, told: str) -> None:
