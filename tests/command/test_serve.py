@@ -118,7 +118,7 @@ def test_a_pipe_gets_the_log_of_a_service(command: Command) -> None:
     assert "\x1b" not in said and "is listening" not in said
     assert re.search(
         r"^\S+ \[claudeproxy\.web\.access_log#info\] req_\w+ POST /v1/chat/completions 200 ok "
-        r"sonnet \w+ \d\.\d\ds$",
+        r"sonnet=claude-sonnet-[\w-]+ \w+ \d\.\d\ds$",
         said,
         re.M,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -154,7 +156,7 @@ async def test_the_page_shows_all_of_it(daemon: Daemon) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis is not installed")
 @ensureDeferred
-async def test_schemathesis_finds_nothing(make_daemon: Any) -> None:
+async def test_schemathesis_finds_nothing(make_daemon: Any, tmp_path: Path) -> None:
     """It makes bodies that fit the description, and bodies that do not. Left out: that all that
     fits is accepted, for the description says less than the daemon asks for; and that ``Allow``
     names nothing else, for a response might be called ``input_tokens``."""
@@ -165,5 +167,6 @@ async def test_schemathesis_finds_nothing(make_daemon: Any) -> None:
         "--phases", "examples,coverage,fuzzing", "--exclude-checks",
         "positive_data_acceptance,ignored_auth,allow_header_conformance",
     ]  # fmt: skip
-    done = await in_thread(subprocess.run, command, capture_output=True, text=True, timeout=170)
+    run = partial(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True)
+    done = await in_thread(run, timeout=170)
     assert done.returncode == 0, done.stdout
