@@ -1,4 +1,4 @@
-"""Requests as goose and Roo Code make them, by their source: neither is to be had from a registry."""
+"""Requests as goose and Roo Code make them, by their source: no registry has either."""
 
 import json
 import sys
