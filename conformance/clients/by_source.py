@@ -1,4 +1,4 @@
-"""Requests as goose and Roo Code make them, by their source: no registry has either."""
+"""Requests as goose, Roo Code and Zed make them, by their source: no registry has any of them."""
 
 import json
 import sys
@@ -37,8 +37,20 @@ def roo(order: str, called: bool) -> dict:
     return {**BOTH, "messages": said, "temperature": 0, **asked}
 
 
+def zed(order: str, called: bool) -> dict:
+    """A key for the cache, thoughts go back."""
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": order}]
+    if called:
+        reasoned = {"content": None, "tool_calls": [CALL], "reasoning_content": "Hm"}
+        said.append({"role": "assistant", **reasoned})
+        said.append({"role": "tool", "content": "5", "tool_call_id": "call_1"})
+    limits = {"max_completion_tokens": 32000, "temperature": 1.0, "prompt_cache_key": "a"}
+    tools = [{"type": "function", "function": ADD}]
+    return {**BOTH, "messages": said, "tools": tools, "tool_choice": "auto", **limits}
+
+
 def ask(body: dict) -> tuple[str, list[str], str]:
-    """Text, names of called tools and reason of the end, all of them as these two read them."""
+    """Text, names of called tools and reason of the end, all of them as these clients read them."""
     headers = {"content-type": "application/json", "authorization": "Bearer none"}
     url = f"{sys.argv[1]}/v1/chat/completions"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
@@ -55,11 +67,11 @@ def ask(body: dict) -> tuple[str, list[str], str]:
                 calls = choice["delta"].get("tool_calls") or []
                 names += [call["function"]["name"] for call in calls if call.get("id")]
                 end = choice["finish_reason"] or end
-    assert used["prompt_tokens"] and used["completion_tokens"], used
+    assert used["prompt_tokens"] + used["completion_tokens"] == used["total_tokens"] > 0, used
     return text, names, end
 
 
-for client in (goose, roo):
+for client in (goose, roo, zed):
     assert ask(client("Hello", called=False)) == ("You said: Hello", [], "stop")
     assert ask(client(ORDER, called=False))[1:] == (["add"], "tool_calls")
     assert ask(client(ORDER, called=True)) == ("The tool said: 5", [], "stop")
