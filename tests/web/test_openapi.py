@@ -16,6 +16,7 @@ import treq
 from harness import Daemon, in_thread
 from pytest_twisted import ensureDeferred
 
+from claudeproxy.testing import fake_cli
 from claudeproxy.web import chat, conversations, ollama, openapi, responses, routes
 from claudeproxy.web.operations import EXAMPLES, OPERATIONS, Operation
 
@@ -160,7 +161,7 @@ async def test_schemathesis_finds_nothing(make_daemon: Any, tmp_path: Path) -> N
     """It makes bodies that fit the description, and bodies that do not. Left out: that all that
     fits is accepted, for the description says less than the daemon asks for; and that ``Allow``
     names nothing else, for a response might be called ``input_tokens``."""
-    daemon = await make_daemon()  # of its own: a thousand turns are all that a stand-in keeps
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{daemon.url}/openapi.json",
         "--url", daemon.url, "--generation-deterministic", "--max-examples", "30", "--no-color",
