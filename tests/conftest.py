@@ -66,13 +66,17 @@ def pytest_configure() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _forget_collected_coroutines(errors: list[str]) -> None:
-    """Coroutines that were thrown away together while they waited for each other are closed one by
-    one, and what the end of one fires finds the other closed. Only what a test has left over is
-    collected like that: the reactor holds whatever a daemon waits for."""
-    for index in reversed(range(len(errors))):
-        if errors[index].rstrip().endswith("cannot reuse already awaited coroutine"):
-            del errors[max(0, index - 1) : index + 1]  # with its headline
+COLLECTED = "cannot reuse already awaited coroutine"
+"""Coroutines that were thrown away together while they waited for each other are closed one by one,
+and what the end of one fires finds the other closed. Only what a test has left over is collected
+like that: the reactor holds whatever a daemon waits for."""
+
+
+def _without_collected(errors: list[str]) -> list[str]:
+    """``errors`` without those, and their headlines, each of which stands before its error."""
+    collected = {n for n, error in enumerate(errors) if error.rstrip().endswith(COLLECTED)}
+    left_out = collected | {n - 1 for n in collected}
+    return [error for n, error in enumerate(errors) if n not in left_out]
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +93,7 @@ def nothing_logged(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     yield errors
     gc.collect(0)  # an unhandled error in a Deferred is logged when that is collected
     globalLogPublisher.removeObserver(observe)
-    _forget_collected_coroutines(errors)
+    errors[:] = _without_collected(errors)
     if not request.node.get_closest_marker("expected_errors"):
         assert not errors, "\n".join(errors)
 
