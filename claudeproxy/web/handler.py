@@ -24,7 +24,7 @@ from .access_log import Facts, facts
 from .gate import Gate
 from .journal import Journal
 from .json_replies import Collected, refuse, reply, request_id
-from .key_rules import not_for
+from .key_rules import check_model
 from .quotas import Quotas, headers
 from .sse import Streamed
 
@@ -173,11 +173,8 @@ class TurnHandler:
         asker.told.key = key
         if key is None:
             return self._engine.ask_all(asked, sink)
-        models = self._engine.catalogue
-        for one in asked:
-            models.resolve(one.model)  # first of all, because names that are refused here are kept
-            if rules.models and not models.is_one_of(one.model, rules.models):
-                raise FailureError(not_for(key, one.model))
+        for one in asked:  # first of all, because names that are refused here are kept
+            check_model(self._engine.catalogue, key, rules, one.model)
         try:
             self._quotas.check(key, rules)
             group = self._engine.ask_all(asked, sink, rules.reserve)

@@ -10,7 +10,8 @@ from typing import Any
 from attrs import frozen
 
 from claudeproxy._values import share
-from claudeproxy.messages import Failure, Kind
+from claudeproxy.engine.catalogue import Catalogue, Entry
+from claudeproxy.messages import Failure, FailureError, Kind
 
 MINUTE, DAY = "min", "day"
 PERIODS = (MINUTE, DAY)
@@ -50,7 +51,7 @@ def _midnight(day: date) -> float:
     return datetime(day.year, day.month, day.day).timestamp()
 
 
-def not_for(key: str, model: str) -> Failure:
+def _not_for(key: str, model: str) -> Failure:
     """A 403: the holder of ``key`` may not ask ``model``."""
     return Failure(
         Kind.PERMISSION,
@@ -59,6 +60,25 @@ def not_for(key: str, model: str) -> Failure:
         param="model",
         code="model_not_allowed",
     )
+
+
+def usable(catalogue: Catalogue, rules: Rules) -> list[Entry]:
+    """The models of ``catalogue`` that a holder of ``rules`` may ask."""
+    return [
+        entry
+        for entry in catalogue.entries()
+        if not rules.models or catalogue.is_one_of(entry.id, rules.models)
+    ]
+
+
+def check_model(catalogue: Catalogue, key: str | None, rules: Rules, model: str) -> None:
+    """Whether the holder of ``key`` may ask ``model``.
+
+    :raises FailureError: 404, if there is no such model; 403, if it may not.
+    """
+    catalogue.resolve(model)
+    if rules.models and not catalogue.is_one_of(model, rules.models):
+        raise FailureError(_not_for(str(key), model))
 
 
 def parse(words: Iterable[str]) -> Rules:

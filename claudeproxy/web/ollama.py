@@ -8,12 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from klein import Klein
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure as Reason
 from twisted.web.server import Request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from claudeproxy.cli.models import ModelInfo, most_tokens
 from claudeproxy.dialects import ollama
@@ -21,21 +17,18 @@ from claudeproxy.dialects.fields import Fields
 from claudeproxy.dialects.ollama_answer import OllamaEnvelope
 from claudeproxy.engine.catalogue import Entry
 from claudeproxy.engine.engine import Engine
-from claudeproxy.messages import Failure, FailureError, Kind
+from claudeproxy.messages import Failure, Kind
 
 from .bodies import read_json
 from .fairness import TimeSlice, no_collector
 from .gate import Gate
 from .handler import TurnHandler
 from .json_replies import json_bytes, refuse, reply
-from .key_rules import not_for
+from .key_rules import check_model, usable
+from .routing import make_app
 
 VERSION = "0.13.0"
 """The version of Ollama whose API this is; some clients want at least 0.6.4."""
-
-ROUTES = (
-    "/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/version", "/api/pull",
-)  # fmt: skip
 
 NOT_HERE = {
     "push": "models cannot be pushed",
@@ -66,8 +59,7 @@ _DETAILS = {
 class OllamaAPI:
     """The endpoints that Ollama's clients ask, over one engine."""
 
-    app = Klein()
-    log = Logger()
+    app = make_app()
 
     def __init__(
         self, reactor: IReactorTime, engine: Engine, gate: Gate, handler: TurnHandler
@@ -168,20 +160,12 @@ class OllamaAPI:
 
     def _entries(self, request: Request) -> Sequence[Entry]:
         _, rules = self._gate.sender(request.requestHeaders)
-        known = self._engine.catalogue
-        return [
-            entry
-            for entry in known.entries()
-            if not rules.models or known.is_one_of(entry.id, rules.models)
-        ]
+        return usable(self._engine.catalogue, rules)
 
     def _entry(self, request: Request, name: str) -> tuple[Entry, ModelInfo]:
         known = self._engine.catalogue
-        entry, model = known.entry(name), known.resolve(name)
-        key, rules = self._gate.sender(request.requestHeaders)
-        if rules.models and not known.is_one_of(name, rules.models):
-            raise FailureError(not_for(str(key), name))
-        return entry, model
+        check_model(known, *self._gate.sender(request.requestHeaders), name)
+        return known.entry(name), known.resolve(name)
 
     def _listed(self, entry: Entry) -> dict[str, Any]:
         name = entry.id if ":" in entry.id else f"{entry.id}:latest"
@@ -194,36 +178,14 @@ class OllamaAPI:
             "details": _DETAILS,
         }
 
-    # -- errors --
+    # -- what there is not --
 
     @app.route(f"/api/<any({', '.join(NOT_HERE)}):what>", methods=["POST", "DELETE"])
     @app.route("/api/<any(blobs):what>/<rest>", methods=["HEAD", "POST"])
     def absent(self, request: Request, what: str, rest: str = "") -> bytes:
         """What cannot be done here."""
         why = f"{request.path.decode('latin-1')}: {NOT_HERE[what]}"
-        return refuse(request, Failure(Kind.INVALID, why, 501), ollama.refusal)
-
-    @app.handle_errors(FailureError)
-    def _failed(self, request: Any, failure: Reason) -> bytes:
-        error: Any = failure.value
-        return refuse(request, error.failure, ollama.refusal)
-
-    @app.handle_errors(HTTPException)
-    def _no_route(self, request: Any, failure: Reason) -> bytes:
-        path, method = request.path.decode("latin-1"), request.method.decode("latin-1")
-        if not isinstance(failure.value, MethodNotAllowed):
-            why = f"there is no {path} here; of Ollama's API there are {', '.join(ROUTES)}"
-            return refuse(request, Failure(Kind.NOT_FOUND, why, 404), ollama.refusal)
-        takes = ", ".join(sorted(failure.value.valid_methods or ()))
-        request.setHeader(b"allow", takes.encode())
-        why = f"{path} does not take {method}, only {takes}"
-        return refuse(request, Failure(Kind.INVALID, why, 405), ollama.refusal)
-
-    @app.handle_errors(Exception)
-    def _broken(self, request: Any, failure: Reason) -> bytes:
-        self.log.failure("a request broke", failure=failure)
-        why = Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500)
-        return refuse(request, why, ollama.refusal)
+        return refuse(request, Failure(Kind.INVALID, why, 501))
 
 
 def _iso(when: float) -> str:

@@ -27,7 +27,7 @@ from .gate import Gate
 from .handler import TurnHandler
 from .journal import Journal
 from .json_replies import reply, request_id
-from .key_rules import not_for
+from .key_rules import check_model, usable
 from .models import model_list, model_object
 from .ollama import OllamaAPI
 from .pages import Status, health
@@ -153,26 +153,14 @@ class API:
         """The models that are known now, and that the sender may use."""
         _, rules = self._gate.sender(request.requestHeaders)
         known = self._engine.catalogue
-        return reply(
-            request,
-            model_list(
-                known,
-                [
-                    entry
-                    for entry in known.entries()
-                    if not rules.models or known.is_one_of(entry.id, rules.models)
-                ],
-            ),
-        )
+        return reply(request, model_list(known, usable(known, rules)))
 
     @_route("/models/<path:name>", "GET")
     def model(self, request: Request, name: str) -> bytes:
         """One model, by any name that a request may use for it."""
-        entry = self._engine.catalogue.entry(name)
-        key, rules = self._gate.sender(request.requestHeaders)
-        if rules.models and not self._engine.catalogue.is_one_of(name, rules.models):
-            raise FailureError(not_for(str(key), name))
-        return reply(request, model_object(self._engine.catalogue, entry))
+        known = self._engine.catalogue
+        check_model(known, *self._gate.sender(request.requestHeaders), name)
+        return reply(request, model_object(known, known.entry(name)))
 
     @_route("/usage", "GET")
     async def usage(self, request: Request) -> bytes:

@@ -13,7 +13,8 @@ from harness import Daemon, in_thread
 from pytest_twisted import ensureDeferred
 
 from claudeproxy.testing import fake_cli
-from claudeproxy.web.ollama import NOT_HERE, ROUTES, VERSION
+from claudeproxy.web.ollama import NOT_HERE, VERSION
+from claudeproxy.web.routing import ROUTES
 
 pytestmark = pytest.mark.cli
 
