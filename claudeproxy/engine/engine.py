@@ -294,10 +294,8 @@ class Engine:
         report. Processes that use an old login are replaced before the next turn."""
         if not self.quota.applies:
             return
-        before = self.quota.login.account
-        if self.quota.login.told(status, stored=stored):
+        if self.quota.login_is(status, stored=stored):
             self.log.info("somebody has logged in: new processes take the place of the old")
-            self.quota.changed_login(other_account=before not in (None, status.account))
             self.renew()
 
     @property

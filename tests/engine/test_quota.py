@@ -13,16 +13,9 @@ from claudeproxy.cli.errors import LoginAdvice, not_logged_in
 from claudeproxy.cli.login import LoginStatus
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.engine.charges import AGAIN
-from claudeproxy.engine.quota import (
-    CLOSE,
-    DEFAULT_WAIT,
-    PROBE,
-    PROBE_RETRY,
-    Claim,
-    Permit,
-    Policy,
-    Quota,
-)
+from claudeproxy.engine.closed import DEFAULT_WAIT, PROBE
+from claudeproxy.engine.permit import PROBE_RETRY, Permit
+from claudeproxy.engine.quota import CLOSE, Claim, Policy, Quota
 from claudeproxy.messages import Failure, FailureError, Kind
 
 OPUS = ModelInfo("opus", "claude-opus-5-5")
