@@ -32,7 +32,8 @@ class Permit:
         self._gates = tuple(gates)
         self._probes = probes
         self._account = quota.login.account
-        self._leases = quota.leases if gates or probes else None
+        shared = self._account is not None and (gates or probes)
+        self._leases = quota.leases if shared else None
         self._leased: set[str] = set()
         self._login = quota.login.number
         self._over = False
@@ -59,7 +60,8 @@ class Permit:
         for before asking for another.
 
         While the leases cannot be asked, no window is probed, and this node judges alone how turns
-        are paid for: at most one a node is charged for unawares.
+        are paid for: at most one a node is charged for unawares. Nor is anything shared before the
+        CLI has reported which account it uses, for the first time on this machine.
 
         :raises FailureError: 429 while a window is used up that cannot be probed, or was found to
             be meanwhile; 402 if the set-up was found to be charged for.
