@@ -97,8 +97,8 @@ class Charges:
         """
         charges = [(str(key), float(at)) for key, at in kept.items()]
         clears = [(str(key), float(at)) for key, at in cleared.items()]
-        for key, at in charges:
-            if at > max(self._charged.get(key, 0.0), self._free.get(key, 0.0)):
+        for key, at in charges:  # of two at the same time, the charge counts
+            if at > self._charged.get(key, 0.0) and at >= self._free.get(key, 0.0):
                 self._charge(key, at)
         for key, at in clears:
             if at > max(self._charged.get(key, 0.0), self._free.get(key, 0.0)):

@@ -1,0 +1,62 @@
+"""The states of plans, in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+
+from claudeproxy.store.plan_table import SCHEMA, PlanTable
+from claudeproxy.store.sqlite import SQLite
+
+
+def greatest(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: max(a.get(name, 0), b.get(name, 0)) for name in {*a, *b}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "plan.sqlite"
+
+
+@pytest.fixture
+def table(path: Path) -> Iterator[PlanTable]:
+    database = SQLite(path, lambda connection: connection.executescript(SCHEMA))
+    database.open(reactor)
+    yield PlanTable(database, lambda: 1000.0, greatest)
+    database.close()
+
+
+@ensureDeferred
+async def test_states_are_kept_by_account(table: PlanTable) -> None:
+    assert await table.load("mine") is None
+    await table.save("mine", {"a": 1})
+    await table.save("hers", {"a": 5})
+    assert await table.load("mine") == {"a": 1}
+    assert await table.load("hers") == {"a": 5}
+
+
+@ensureDeferred
+async def test_what_is_saved_is_merged_with_what_is_there(table: PlanTable, path: Path) -> None:
+    await gatherResults([table.save("mine", {name: number}) for name, number in
+                         [("a", 2), ("b", 1), ("a", 1), ("c", 7), ("b", 3)]])  # fmt: skip
+    assert await table.load("mine") == {"a": 2, "b": 3, "c": 7}
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT account, changed FROM plan").fetchall() == [
+            ("mine", 1000.0)
+        ]
+
+
+@ensureDeferred
+async def test_what_cannot_be_merged_changes_nothing(table: PlanTable) -> None:
+    await table.save("mine", {"a": 1})
+    with pytest.raises(TypeError):
+        await table.save("mine", {"a": "x"})
+    assert await table.load("mine") == {"a": 1}
