@@ -34,7 +34,8 @@ class News(Protocol):
     heard: list[Callable[[str, dict[str, Any]], None]]
 
     def tell(self, kind: str, what: dict[str, Any]) -> None:
-        """Tell all other nodes; ``what``: a JSON object of less than 8,000 bytes."""
+        """Tell all other nodes, if they can be told; ``what``: a JSON object of less than 8,000
+        bytes."""
 
 
 class PlanStates(Protocol):

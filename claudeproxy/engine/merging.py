@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SAME_WINDOW = 120.0
-"""Seconds into which resets are put together: two reports of one window differ by less, and
-Anthropic's windows reset on the minute or next to it."""
+"""Seconds into which resets are put together: reports of one window differ by less. A reset on the
+minute is in the same span as those up to 30 seconds before and after it."""
 
 REMEMBERED = 1000
 """The most set-ups that are remembered; the latest are."""
@@ -64,7 +64,7 @@ def closed_order(entry: Kept) -> tuple[float, float, bool]:
 
 
 def _window_order(window: Kept) -> tuple[int, float, float, str]:
-    number = round(window["resets"] / SAME_WINDOW)
+    number = math.floor((window["resets"] + 30) / SAME_WINDOW)
     return number, window["used"], window["resets"], json.dumps(window["status"])
 
 

@@ -26,7 +26,7 @@ from twisted.internet.defer import CancelledError
 from claudeproxy.cluster.plan import OTHERS, RETRY, SAVE
 from claudeproxy.engine.charges import AGAIN
 from claudeproxy.engine.closed import PROBE
-from claudeproxy.engine.gates import LOOK_AGAIN
+from claudeproxy.engine.gates import FULL, LOOK_AGAIN
 from claudeproxy.engine.permit import PROBE_RETRY, Permit
 from claudeproxy.engine.quota import CLOSE, Policy
 from claudeproxy.messages import FailureError
@@ -209,6 +209,17 @@ def test_close_to_the_end_of_a_window_all_nodes_take_turns() -> None:
     assert failures == [429]
     assert sum(node.quota.charges.paid for node in nodes.nodes) == 1
     assert idle(nodes)
+
+
+def test_more_leases_are_taken_where_the_state_asks_for_more() -> None:
+    """The other's news were not heard: that the window is nearly full is read with the lease."""
+    nodes, first, second, _ = settled()
+    nodes.database.deaf = True
+    first.turn(told("allowed", five_hour=CLOSE))
+    nodes.clock.advance(SAVE)
+    pump(nodes.clock)
+    second.entered(B)
+    assert {name.split(" gate ")[1] for name in nodes.database.leases} == {"b", FULL}
 
 
 def test_a_turn_waits_on_when_the_node_that_decides_dies() -> None:

@@ -119,7 +119,10 @@ def test_of_a_window_the_greater_use_counts_and_of_two_the_later() -> None:
     hour = 36_000.0
     assert use(merge(window(0.5, hour), window(0.6, hour))) == 0.6
     assert use(merge(window(0.5, hour + 0.02), window(0.6, hour - 0.06))) == 0.6
-    assert use(merge(window(0.5, hour), window(0.6, hour - 50))) == 0.6
+    for minute in range(9):
+        resets = hour + minute * 60
+        assert use(merge(window(0.5, resets), window(0.6, resets - 29))) == 0.6
+        assert use(merge(window(0.5, resets + 29), window(0.6, resets))) == 0.6
     assert use(merge(window(0.1, hour + 5 * 3600), window(0.9, hour))) == 0.1
     assert use(merge(window(0.1, hour + shares.SAME_WINDOW), window(0.9, hour))) == 0.1
 

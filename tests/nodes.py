@@ -32,9 +32,11 @@ class Database:
     """Leases, states of plans and news for all nodes; each thing takes a :data:`STEP`, and happens
     in its middle."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Any) -> None:
         self.clock = clock
         self.lost = False
+        self.held: list[Callable[[], None]] | None = None
+        """What does not happen yet; ``None`` if all does."""
         self.deaf = False
         """Whether news get lost."""
         self.leases: dict[str, str] = {}
@@ -55,8 +57,17 @@ class Database:
             else:
                 self.clock.callLater(STEP / 2, done.callback, result)
 
-        self.clock.callLater(STEP / 2, do)
+        if self.held is None:
+            self.clock.callLater(STEP / 2, do)
+        else:
+            self.held.append(do)
         return done
+
+    def go_on(self) -> None:
+        """Let happen what was held."""
+        held, self.held = self.held or [], None
+        for do in held:
+            do()
 
     def node_died(self, name: str) -> None:
         """What the other nodes see once its heart has stopped."""
