@@ -12,6 +12,7 @@ import pytest
 import pytest_twisted
 from harness import Daemon, start_daemon, stop_daemon
 from hypothesis import settings
+from machine import Machine
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import LogLevel, globalLogPublisher
 
@@ -69,7 +70,7 @@ def pytest_configure() -> None:
 COLLECTED = "cannot reuse already awaited coroutine"
 """Coroutines that were thrown away together while they waited for each other are closed one by one,
 and what the end of one fires finds the other closed. Only what a test has left over is collected
-like that: the reactor holds whatever a daemon waits for."""
+like that, by whichever test runs then: the reactor holds whatever a daemon waits for."""
 
 
 def _without_collected(errors: list[str]) -> list[str]:
@@ -91,6 +92,7 @@ def nothing_logged(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
     globalLogPublisher.addObserver(observe)
     yield errors
+    Machine.end_all()
     gc.collect(0)  # an unhandled error in a Deferred is logged when that is collected
     globalLogPublisher.removeObserver(observe)
     errors[:] = _without_collected(errors)

@@ -395,10 +395,12 @@ async def test_the_day_is_remembered(
 async def test_what_is_refused_does_not_count(
     make_daemon: Any, tmp_path: Path, write: Callable[..., str]
 ) -> None:
-    path = write("app: app requests=2/day models=haiku\nshy: shy requests=5/day reserve=a=50\n")
+    path = write(
+        "app: app requests=2/day models=haiku\nshy: shy requests=5/day reserve=five_hour=50\n"
+    )
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
     engine, quotas, keys = daemon.api.engine, daemon.api.quotas, daemon.api.gate.keys
-    windows = {"a": {"utilization": 0.6, "resetsAt": engine.now() + 3600}}
+    windows = {"five_hour": {"utilization": 0.6, "resetsAt": engine.now() + 3600}}
     engine.quota.hear({"unifiedWindows": windows})
     expected = (
         ("app", "opus", 403), ("app", "haiku", 200), ("shy", "haiku", 429), ("app", "haiku", 200),
