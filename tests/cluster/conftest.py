@@ -1,4 +1,4 @@
-"""What is logged, as text."""
+"""For tests of several nodes: what is logged, as text, and no turn that is left over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from nodes import end_all
 from twisted.logger import formatEvent, globalLogPublisher
+
+
+@pytest.fixture(autouse=True)
+def all_ended() -> Iterator[None]:
+    """No turn waits after its test."""
+    yield
+    end_all()
 
 
 @pytest.fixture
