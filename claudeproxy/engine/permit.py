@@ -77,17 +77,20 @@ class Permit:
                 self._leased = set(names)
                 self._quota.check(self._claim, own=self._probes)
         except LeasesLost:
-            for entry in self._probes:
-                self._withdraw()
-                raise FailureError(self._closed(entry, entry.until)) from None
             missing = set()
+            if self._probes:
+                self._withdraw()
+                entry = self._probes[0]
+                raise FailureError(self._closed(entry, entry.until)) from None
         except (CancelledError, FailureError):
             self._withdraw()
             raise
+        probed = missing & probes.keys()
+        if probed:
+            self._withdraw()
+            entry = probes[min(probed)]
+            raise FailureError(self._closed(entry, self._quota.now() + PROBE_RETRY))
         if missing:
-            for name in missing & probes.keys():
-                self._withdraw()
-                raise FailureError(self._closed(probes[name], self._quota.now() + PROBE_RETRY))
             return self._left({gates[name] for name in missing})
         if self._quota.needs(self._claim) - self._held():
             self._withdraw()  # more is known now, and other leases are needed

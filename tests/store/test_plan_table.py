@@ -13,6 +13,9 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
+from claudeproxy.engine.merging import merge
+from claudeproxy.engine.quota import Quota
+from claudeproxy.messages import Failure, Kind
 from claudeproxy.store.plan_table import SCHEMA, PlanTable
 from claudeproxy.store.sqlite import SQLite
 
@@ -52,6 +55,25 @@ async def test_what_is_saved_is_merged_with_what_is_there(table: PlanTable, path
         assert connection.execute("SELECT account, changed FROM plan").fetchall() == [
             ("mine", 1000.0)
         ]
+
+
+@ensureDeferred
+async def test_the_states_of_two_quotas_are_read_by_a_third(path: Path) -> None:
+    database = SQLite(path, lambda connection: connection.executescript(SCHEMA))
+    database.open(reactor)
+    table = PlanTable(database, lambda: 1000.0, merge)
+    first, second, third = (Quota(lambda: 1000.0) for _ in range(3))
+    first.close(Failure(Kind.PLAN_LIMIT, "", 429, retry_after=500.0, window="five_hour"))
+    second.charges.charge("a")
+    second.hear({"unifiedWindows": {"seven_day": {"utilization": 0.5, "resetsAt": 9000}}})
+    for quota in (first, second, first):
+        quota.login.account = "mine"
+        await table.save("mine", quota.kept())
+    third.restore(await table.load("mine") or {})
+    database.close()
+    assert third.closed() == {"five_hour": 1500.0}
+    assert third.windows.shares(1000.0) == {"seven_day": 0.5}
+    assert (third.charges.is_charged("a"), third.login.account) == (True, "mine")
 
 
 @ensureDeferred
