@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from twisted.python.failure import Failure
 
 CONNECT = 3
 """Seconds in which a server must take a connection."""
@@ -36,16 +37,14 @@ _OURS = {
 class Connection(psycopg.Connection[Any]):
     """One that gives up on a silent server."""
 
-    patience: float | None = SILENCE
-    """Seconds of a wait; ``None`` waits on."""
+    patience = SILENCE
+    """Seconds that a statement may take."""
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """As psycopg's.
 
         :raises psycopg.OperationalError: when the server says nothing; it is closed then.
         """
-        if self.patience is None:
-            return super().wait(gen, *args, **kwargs)
         try:
             return super().wait(_patiently(gen, self.patience), *args, **kwargs)
         except Silent:
@@ -89,6 +88,7 @@ def connect(parameters: Mapping[str, Any]) -> Connection:
     return Connection.connect("", **parameters, autocommit=True, prepare_threshold=None)
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException | Failure) -> str:
     """Why, in one line; psycopg's own words have no password in them."""
-    return " ".join(str(error).split()) or type(error).__name__
+    value = error.value if isinstance(error, Failure) else error
+    return " ".join(str(value).split()) or type(value).__name__

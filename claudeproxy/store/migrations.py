@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from psycopg import Connection
+from ._psycopg import Connection
 
 SCHEMA = "claudemax"
 """The schema that all tables are in: the database may be shared with other programs."""
 
 _LOCK = 0x636C_6175_6465  # any number will do that no other program locks
+
+
+LONGEST = 60.0
+"""Seconds that a statement of a migration may take, its waiting for other nodes included."""
 
 
 class NewerSchema(Exception):
@@ -26,7 +30,7 @@ def scripts() -> Iterator[tuple[int, str]]:
             yield int(script.name.partition("_")[0]), script.read_text("utf-8")
 
 
-def migrate(connection: Connection[Any]) -> None:
+def migrate(connection: Connection) -> None:
     """Bring the tables up to date, all of it or nothing; nodes that start together take turns.
 
     Who has no right to create anything can use tables that are up to date.
@@ -34,25 +38,28 @@ def migrate(connection: Connection[Any]) -> None:
     :raises NewerSchema: when a later version has made them.
     :raises psycopg.Error: when the database does not do it.
     """
-    with connection.transaction(), connection.cursor() as cursor:
-        # Of the transaction, not of the session: pgbouncer gives that to somebody else.
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        done = version(cursor)
-        known = list(scripts())
-        latest = known[-1][0]
-        if done > latest:
-            raise NewerSchema(
-                f"its tables have version {done}, and this claudemax knows {latest}: update it"
-            )
-        if done == latest:
-            return
-        if not _has(cursor, "to_regnamespace", SCHEMA):
-            cursor.execute(f"CREATE SCHEMA {SCHEMA}")
-        cursor.execute(f"SET LOCAL search_path TO {SCHEMA}")
-        for number, statements in known:
-            if number > done:
+    known = list(scripts())
+    if _missing(connection.cursor(), known):
+        connection.patience = LONGEST
+        with connection.transaction(), connection.cursor() as cursor:
+            # Of the transaction, not of the session: pgbouncer gives that to somebody else.
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            for number, statements in _missing(cursor, known):
+                if number == 1 and not _has(cursor, "to_regnamespace", SCHEMA):
+                    cursor.execute(f"CREATE SCHEMA {SCHEMA}")
+                cursor.execute(f"SET LOCAL search_path TO {SCHEMA}")
                 cursor.execute(statements.encode())
                 cursor.execute("INSERT INTO schema_version (version) VALUES (%s)", (number,))
+        connection.patience = Connection.patience
+
+
+def _missing(cursor: Any, known: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    done, latest = version(cursor), known[-1][0]
+    if done > latest:
+        raise NewerSchema(
+            f"its tables have version {done}, and this claudemax knows {latest}: update it"
+        )
+    return [(number, statements) for number, statements in known if number > done]
 
 
 def version(cursor: Any) -> int:

@@ -83,7 +83,7 @@ class PostgreSQL:
         try:
             self._connect().close()  # whoever opens it may be another process
         except psycopg.Error as error:
-            self._note_lost(error)
+            self._note_lost(reason(error))
 
     def open(self, reactor: IDaemonReactor) -> None:
         self._reactor = reactor
@@ -108,18 +108,18 @@ class PostgreSQL:
         done = deferToThreadPool(self._reactor, self._threads, self._call, work, args)
         return done.addErrback(self._failed)
 
-    def connect(self) -> Deferred[Connection]:
-        """A connection of the caller's own, made in a thread.
+    def listen(self, channel: str) -> Deferred[Connection]:
+        """A connection of the caller's own that is told what is notified on ``channel``.
 
         :raises StoreLost: when there is none to be had.
         """
         assert self._threads is not None, "the database is not open"
-        made = deferToThreadPool(self._reactor, self._threads, connect, self._parameters)
 
         def failed(why: Failure) -> Failure:
             why.trap(psycopg.Error)
-            return Failure(StoreLost(reason(why.value)))
+            return Failure(StoreLost(reason(why)))
 
+        made = deferToThreadPool(self._reactor, self._threads, self._listen, channel)
         return made.addErrback(failed)
 
     def pairs(self, column: str) -> str:
@@ -130,20 +130,21 @@ class PostgreSQL:
 
     def _failed(self, why: Failure) -> Failure:
         if why.check(_Gone) and self._threads is not None and self.lost_since is None:
-            self._note_lost(why.value)
+            self._note_lost(reason(why))
             for observer in list(self.on_lost):
                 observer()
             self._try_again()
         return why
 
-    def _note_lost(self, error: BaseException) -> None:
+    def _note_lost(self, why: str) -> None:
         if self.lost_since is None:
             self.lost_since = time.time()
-        if reason(error) != self.why_lost:
-            self.why_lost = reason(error)
+        if why != self.why_lost:
+            self.why_lost = why
             self.log.warn("the store is lost (--store): {why}", why=self.why_lost)
 
     def _try_again(self) -> None:
+        assert self._threads is not None
         attempt = deferToThreadPool(self._reactor, self._threads, self._reach)
         attempt.addCallbacks(lambda _: self._is_back(), self._not_back)
 
@@ -165,7 +166,7 @@ class PostgreSQL:
             return
         if not why.check(psycopg.Error, NewerSchema):
             self.log.failure("an attempt to reach the store", why)
-        self._note_lost(why.value)
+        self._note_lost(reason(why))
         self._attempt = self._reactor.callLater(RETRY, self._try_again)
 
     # -- in a thread --
@@ -173,12 +174,15 @@ class PostgreSQL:
     def _connect(self) -> Connection:
         connection = connect(self._parameters)
         try:
-            connection.patience = None  # a large table may take long
             migrate(connection)
-            connection.patience = Connection.patience
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def _listen(self, channel: str) -> Connection:
+        connection = connect(self._parameters)
+        connection.execute(f"LISTEN {channel}".encode())
         return connection
 
     def _let_go(self) -> None:

@@ -21,7 +21,6 @@ from claudeproxy.store.sqlite import SQLite
 from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.store.tables import Bounds
 
-
 BOUNDS = Bounds(max_age=100, max_bytes=1000)
 
 

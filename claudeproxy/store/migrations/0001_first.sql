@@ -9,7 +9,6 @@ CREATE TABLE schema_version (
 
 CREATE TABLE nodes (
     id TEXT PRIMARY KEY,
-    name TEXT NOT NULL,
     seen TIMESTAMPTZ NOT NULL
 );
 
