@@ -145,6 +145,13 @@ class Channel(HTTPChannel):
         self.setTimeout(BODY_SECONDS)
         super().allHeadersReceived()
 
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        persists: bool = super().checkPersistence(request, version)
+        if persists and self.site.draining:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            return False
+        return persists
+
     def _send100Continue(self) -> None:
         if not self._refusing:
             super()._send100Continue()
@@ -267,6 +274,16 @@ class LimitedSite(Site):
     def log(self, request: HTTPRequest) -> None:
         """Do nothing: the resource writes its own access log."""
 
+    def wind_down(self) -> None:
+        """Close idle connections now, and the others after their reply; new ones, too."""
+        self.draining = True
+        for channel in list(self.channels):
+            channel.persistent = False
+            if channel.upgraded is not None:
+                channel.upgraded.drain()
+            elif not channel.requests:
+                channel.loseConnection()
+
     def lost(self, channel: Channel) -> None:
         """A connection was lost."""
         self.channels.discard(channel)
@@ -275,19 +292,13 @@ class LimitedSite(Site):
             drained.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Close idle connections now and the others after their reply. Fires when none is left."""
-        self.draining = True
+        """As :meth:`wind_down`. Fires when no connection is left."""
+        self.wind_down()
         done: Deferred[None] = Deferred()
         if not self.channels:
             done.callback(None)
             return done
         self._drained = done
-        for channel in list(self.channels):
-            channel.persistent = False
-            if channel.upgraded is not None:
-                channel.upgraded.drain()
-            elif not channel.requests:
-                channel.loseConnection()
         return done
 
     def abort(self) -> None:
