@@ -69,6 +69,7 @@ class Channel(HTTPChannel):
     _began: float
     _receiving = False
     _refusing = False
+    _served = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -162,7 +163,13 @@ class Channel(HTTPChannel):
         self._receiving = False
         super().allContentReceived()
 
+    @property
+    def rests(self) -> bool:
+        """Whether it is between two requests."""
+        return self._served and not self._receiving and not self.requests
+
     def requestDone(self, request: Request) -> None:
+        self._served = True
         super().requestDone(request)
         if not self.requests:
             self.setTimeout(IDLE_SECONDS)
@@ -275,13 +282,16 @@ class LimitedSite(Site):
         """Do nothing: the resource writes its own access log."""
 
     def wind_down(self) -> None:
-        """Close idle connections now, and the others after their reply; new ones, too."""
+        """Close connections that are idle between two requests now, and the others after their
+        reply, new ones, too. On one that is new a request may be under way: cut off, its sender
+        would not know what became of it."""
         self.draining = True
         for channel in list(self.channels):
-            channel.persistent = False
             if channel.upgraded is not None:
                 channel.upgraded.drain()
-            elif not channel.requests:
+            elif channel.requests:
+                channel.persistent = False  # before its request, it would read none
+            elif channel.rests:
                 channel.loseConnection()
 
     def lost(self, channel: Channel) -> None:
@@ -292,8 +302,11 @@ class LimitedSite(Site):
             drained.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """As :meth:`wind_down`. Fires when no connection is left."""
+        """Close idle connections now and the others after their reply. Fires when none is left."""
         self.wind_down()
+        for channel in list(self.channels):
+            if channel.upgraded is None and not channel.requests:
+                channel.loseConnection()
         done: Deferred[None] = Deferred()
         if not self.channels:
             done.callback(None)

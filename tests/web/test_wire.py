@@ -488,6 +488,23 @@ def test_drained_idle_connections_are_closed_and_the_others_after_their_reply() 
     assert drained.called
 
 
+def test_a_request_under_way_as_the_drain_begins_is_replied_to() -> None:
+    client = Client()
+    new, _ = client.transport, client.connect()
+    assert client.get("/health").status == 200
+    idle, _ = client.transport, client.connect()
+    client.send(b"GET /hea")
+    client.machine.engine.close()
+    client.site.wind_down()
+    assert (new.disconnecting, idle.disconnecting) == (False, True)
+    client.send(b"lth HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert client.reply().status == 503
+    assert client.transport.disconnecting
+    assert not new.disconnecting
+    client.site.drain()
+    assert new.disconnecting
+
+
 def test_connections_of_a_draining_server_are_closed_after_their_reply() -> None:
     client = Client(begun("a"))
     client.post(ASKS)
