@@ -80,6 +80,7 @@ class PostgreSQL:
         self._reactor: Any = None
         self._threads: ThreadPool | None = None
         self._attempt: Any = None
+        self._at_exit: Any = None
         try:
             self._connect().close()  # whoever opens it may be another process
         except psycopg.Error as error:
@@ -89,6 +90,8 @@ class PostgreSQL:
         self._reactor = reactor
         self._threads = ThreadPool(0, CONNECTIONS, "store")
         self._threads.start()
+        # Threads that are left over keep the process from ending.
+        self._at_exit = reactor.addSystemEventTrigger("during", "shutdown", self.close)
         if self.lost_since is not None:
             self._attempt = reactor.callLater(RETRY, self._try_again)
 
@@ -96,6 +99,7 @@ class PostgreSQL:
         threads, self._threads = self._threads, None
         if threads is None:
             return
+        self._reactor.removeSystemEventTrigger(self._at_exit)
         if self._attempt is not None and self._attempt.active():
             self._attempt.cancel()
         threads.stop()
