@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from ._psycopg import Connection
+from .connection import Connection
 
 SCHEMA = "claudemax"
 """The schema that all tables are in: the database may be shared with other programs."""

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._psycopg import Connection
+from .connection import Connection
 from .database import Cursor, StoreLost
 from .postgres import RETRY, PostgreSQL
 

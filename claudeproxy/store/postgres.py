@@ -25,7 +25,7 @@ from twisted.python.threadpool import ThreadPool
 
 from claudeproxy._reactor import IDaemonReactor
 
-from ._psycopg import STATEMENT, Connection, Silent, connect, parameters, reason
+from .connection import STATEMENT, Connection, Silent, connect, parameters, reason
 from .database import StoreLost
 from .migrations import SCHEMA, NewerSchema, migrate
 
@@ -91,15 +91,18 @@ class PostgreSQL:
         self._threads = ThreadPool(0, CONNECTIONS, "store")
         self._threads.start()
         # Threads that are left over keep the process from ending.
-        self._at_exit = reactor.addSystemEventTrigger("during", "shutdown", self.close)
+        self._at_exit = reactor.addSystemEventTrigger("during", "shutdown", self._end)
         if self.lost_since is not None:
             self._attempt = reactor.callLater(RETRY, self._try_again)
 
     def close(self) -> None:
+        if self._threads is not None:
+            self._reactor.removeSystemEventTrigger(self._at_exit)
+            self._end()
+
+    def _end(self) -> None:
         threads, self._threads = self._threads, None
-        if threads is None:
-            return
-        self._reactor.removeSystemEventTrigger(self._at_exit)
+        assert threads is not None
         if self._attempt is not None and self._attempt.active():
             self._attempt.cancel()
         threads.stop()
