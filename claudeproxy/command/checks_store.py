@@ -9,7 +9,7 @@ from claudeproxy._installed import installer
 from claudeproxy._values import without_password
 
 from .case import Case
-from .findings import Finding, failed, ok, skipped, warning
+from .findings import Finding, failed, ok, warning
 
 OLDEST = 13
 """The oldest PostgreSQL with which claudemax is tried."""
@@ -22,7 +22,7 @@ def store(case: Case) -> Finding:
     """Whether the database can be used: its version, its tables, its clock. Nothing is changed."""
     url = case.settings.store
     if url is None:
-        return skipped("not needed: what is stored is in files of this user")
+        return ok("none: what is stored is in files of this user")
     try:
         import psycopg
 
@@ -32,7 +32,11 @@ def store(case: Case) -> Finding:
     shown = without_password(url)
     try:
         connection = connect(parameters(url, "claudemax doctor"))
-    except psycopg.ProgrammingError:
+        with connection, connection.cursor() as cursor:
+            return _usable(cursor, shown)
+    except psycopg.ProgrammingError as error:
+        if error.diag.message_primary:  # of the server: what the role may not do
+            return failed(f"{shown}: {reason(error)}", "grant it to the role")
         return failed("--store is no URL that libpq understands", "write %25 for %, %40 for an @")
     except psycopg.Error as error:
         return failed(
@@ -40,8 +44,6 @@ def store(case: Case) -> Finding:
             "start the database, or correct --store, PGPASSWORD or ~/.pgpass; meanwhile the daemon"
             " serves what needs no store",
         )
-    with connection, connection.cursor() as cursor:
-        return _usable(cursor, shown)
 
 
 def _usable(cursor: Any, shown: str) -> Finding:

@@ -121,13 +121,8 @@ class PostgreSQL:
         :raises StoreLost: when there is none to be had.
         """
         assert self._threads is not None, "the database is not open"
-
-        def failed(why: Failure) -> Failure:
-            why.trap(psycopg.Error)
-            return Failure(StoreLost(reason(why)))
-
         made = deferToThreadPool(self._reactor, self._threads, self._listen, channel)
-        return made.addErrback(failed)
+        return made.addErrback(self._failed)
 
     def pairs(self, column: str) -> str:
         # JSON may have a NUL in a string, jsonb may not.
@@ -188,8 +183,11 @@ class PostgreSQL:
         return connection
 
     def _listen(self, channel: str) -> Connection:
-        connection = connect(self._parameters)
-        connection.execute(f"LISTEN {channel}".encode())
+        try:
+            connection = connect(self._parameters)
+            connection.execute(f"LISTEN {channel}".encode())
+        except psycopg.Error as error:
+            raise _Gone(reason(error)) from error
         return connection
 
     def _let_go(self) -> None:
