@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,14 @@ from typing import TYPE_CHECKING
 from claudeproxy._installed import installer
 from claudeproxy._reactor import IDaemonReactor
 from claudeproxy._values import without_password
+from claudeproxy.cluster.plan import SharedPlan
+from claudeproxy.engine.merging import merge
+from claudeproxy.engine.quota import Quota
 from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.options import ConfigError, Settings
 from claudeproxy.state import ELSEWHERE, ledger_file, responses_file
 from claudeproxy.store.database import Database
+from claudeproxy.store.plan_table import PlanTable
 from claudeproxy.store.sqlite import SQLite
 from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.web.pages import StoreState
@@ -56,6 +61,9 @@ class Files:
         for database in self._databases:
             database.close()
 
+    def share(self, quota: Quota) -> None:
+        """Nobody else uses the plan by way of this daemon."""
+
     def state(self) -> StoreState:
         """What ``/health`` tells of it."""
         return StoreState("sqlite" if self._databases else "none")
@@ -73,6 +81,8 @@ class Shared:
         from claudeproxy.store.news import News
         from claudeproxy.store.nodes import Nodes
 
+        self._reactor = reactor
+        self._plan: SharedPlan | None = None
         self.nodes = Nodes(reactor, self.database, node)
         self.leases = Leases(self.nodes, self.database)
         self.news = News(reactor, self.database, node)
@@ -87,13 +97,24 @@ class Shared:
 
     async def stop(self) -> None:
         """Leave the others, and let go of everything, after the last call."""
+        if self._plan is not None:
+            self.news.on_back.remove(self._plan.back)
+            await self._plan.stop()
         self.news.stop()
         await self.nodes.stop()
         self.database.close()
 
+    def share(self, quota: Quota) -> None:
+        """Make the plan one with that of the other nodes; call it once started."""
+        states = PlanTable(self.database, time.time, merge)
+        self._plan = SharedPlan(self._reactor, quota, self.news, states, self.leases)
+        self.news.on_back.append(self._plan.back)
+        self._plan.start()
+
     def state(self) -> StoreState:
         """What ``/health`` tells of it."""
-        return StoreState("postgresql", self.database.lost_since, self.nodes.alive)
+        others = () if self._plan is None else self._plan.other_accounts
+        return StoreState("postgresql", self.database.lost_since, self.nodes.alive, others)
 
 
 def connected(url: str, name: str) -> PostgreSQL:

@@ -156,6 +156,7 @@ class Claudemax(MultiService):
         self.engine.quota.login.advice = advice(self.cli.executable, self.cli.environment)
         if upstream is None:
             self._quota_file.open(self.engine.quota)
+            self._kept.share(self.engine.quota)
         if self._ledger is not None and self.gate.keys is not None:
             ensureDeferred(self.quotas.restore(self._ledger)).addErrback(
                 lambda why: self.log.failure("what keys have used today is not known", why)

@@ -14,11 +14,13 @@ from claudeproxy.engine.engine import Engine
 @frozen
 class StoreState:
     """``kind``: ``sqlite``, ``postgresql`` or ``none``; ``lost_since``: since when it does not
-    answer, epoch seconds; ``nodes``: the ids of those that share it and are alive."""
+    answer, epoch seconds; ``nodes``: the ids of those that share it and are alive;
+    ``other_accounts``: digests of the accounts of those that do not share this node's plan."""
 
     kind: str = "none"
     lost_since: float | None = None
     nodes: Sequence[str] = ()
+    other_accounts: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -28,6 +30,7 @@ class StoreState:
             "reachable": lost is None,
             "since": None if lost is None else _iso(datetime.fromtimestamp(lost, timezone.utc)),
             "nodes": list(self.nodes),
+            "other_accounts": list(self.other_accounts),
         }
 
 
