@@ -28,6 +28,7 @@ from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
+from claudeproxy.ledger.counts import Counts, in_memory
 from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.options import ConfigError, Settings, written
 from claudeproxy.page.routes import AREAS, FORMS, Page
@@ -104,6 +105,12 @@ class Claudemax(MultiService):
             self._store = Store(self._kept_in(sqlite_store, responses_file(environ), "--no-store"))
         if not settings.no_ledger:
             self._ledger = Ledger(self._kept_in(sqlite_ledger, ledger_file(environ), "--no-ledger"))
+        ledger = self._ledger
+        if ledger is None:
+            self._databases.append(database := in_memory())
+            counts, turns = (kept := Counts(database)), kept.add
+        else:
+            counts, turns = ledger.counts, ledger.add
         self._recorder = _recorder(reactor, settings)
         models = ModelLabels(self.engine.catalogue)
         self._metrics = Metrics(reactor, self.engine, models, self._build, self._key_quotas)
@@ -114,7 +121,9 @@ class Claudemax(MultiService):
             self._status,
             self._metrics.scrape,
             store=self._store,
-            ledger=self._ledger,
+            ledger=ledger,
+            counts=counts,
+            turns=turns,
             recorder=self._recorder,
         )
         self.journal, self.quotas = api.journal, api.quotas
@@ -168,7 +177,7 @@ class Claudemax(MultiService):
         if upstream is None:
             self._quota_file.open(self.engine.quota)
         if self._ledger is not None and self.gate.keys is not None:
-            ensureDeferred(self.quotas.restore(self._ledger)).addErrback(
+            ensureDeferred(self._recount(self._ledger)).addErrback(
                 lambda why: self.log.failure("what keys have used today is not known", why)
             )
         self.log.info(
@@ -184,6 +193,10 @@ class Claudemax(MultiService):
             )
         self.engine.start()
         self._watch.start()
+
+    async def _recount(self, ledger: Ledger) -> None:
+        await ledger.restore(self.quotas.plan())
+        await self.quotas.refresh()
 
     def stopService(self) -> Deferred[None]:
         """Let running turns end within ``--drain``, then end every process."""

@@ -17,20 +17,23 @@ from twisted.logger import Logger
 
 
 class SQLite:
-    """One file, 0600 in a directory 0700, as a :class:`~.database.Database`. What is run is run in
-    order: what was put is there for any call after it."""
+    """One file, 0600 in a directory 0700, or one's memory, as a :class:`~.database.Database`. What
+    is run is run in order: what was put is there for any call after it."""
 
     log = Logger()
 
-    def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection], object]) -> None:
-        """Create the file; one that SQLite cannot read is moved aside. ``prepare``: called with
-        every connection before its first use.
+    def __init__(self, path: Path | None, prepare: Callable[[sqlite3.Connection], object]) -> None:
+        """Create the file; one that SQLite cannot read is moved aside. Without a ``path`` it is in
+        memory, and lost once it is closed. ``prepare``: called with every connection before its
+        first use.
 
         :raises OSError, sqlite3.Error: when it cannot be created.
         """
         self._path = path
         self._prepare = prepare
         self._pool: ConnectionPool | None = None
+        if path is None:
+            return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
         with _alone(path.parent):
@@ -46,7 +49,7 @@ class SQLite:
     def open(self, reactor: IReactorFromThreads) -> None:
         self._pool = ConnectionPool(
             "sqlite3",
-            str(self._path),
+            ":memory:" if self._path is None else str(self._path),
             check_same_thread=False,  # it is closed from the reactor's thread
             cp_reactor=reactor,
             cp_min=0,

@@ -27,6 +27,7 @@ from claudeproxy.ledger.ledger import (
     sqlite_ledger,
 )
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
+from claudeproxy.ledger.shares import Plan
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
 from claudeproxy.store.sqlite import SQLite
@@ -111,8 +112,6 @@ async def test_a_turn_comes_back_as_it_was(ledger: Ledger) -> None:
     report = Report(FULL.time, FULL.key, FULL.windows_before, FULL.windows_after)
     assert await ledger.shares(0) == [report]
     assert await ledger.shares(NOW) == []
-    assert await ledger.spent_by_keys(0) == {"laptop": (1, 105_000)}
-    assert await ledger.spent_by_keys(NOW) == {}
 
 
 UNPRICED = {"answered_by": "x", "list_price": None}
@@ -149,7 +148,7 @@ async def test_failed_and_paid_turns_are_found_by_an_index(ledger: Ledger) -> No
 async def test_hours_told_apart_by_one_thing(ledger: Ledger) -> None:
     for number, more in enumerate(({}, {"client": "y"}, {"client": "y", "key": None})):
         await ledger.add(turn(number, **more))
-    await ledger.add(evolve(REFUSED, time=NOW - HOUR))
+    await ledger.add(evolve(REFUSED, request_id="req_9", time=NOW - HOUR))
     all_of_it = Totals.of(await ledger.hours(0))
     for name in ("hour", "key", "model", "client"):
         rows = await ledger.hours(0, name)
@@ -165,6 +164,39 @@ async def test_hours_told_apart_by_one_thing(ledger: Ledger) -> None:
     both = await ledger.hours(0, "key", "client")
     assert len({(row.key, row.client) for row in both}) == len(both) == 4
     assert {(row.hour, row.model) for row in both} == {(0, "")}
+
+
+@ensureDeferred
+async def test_a_turn_that_is_told_twice_is_added_once(ledger: Ledger) -> None:
+    plan = Plan(NOW, "me", {"five_hour": NOW + 100.0})
+    for _ in range(2):
+        await ledger.put(FULL, plan)
+        await ledger.put(evolve(FULL, total_ms=1.0), plan)
+    assert await ledger.latest(10) == [FULL]
+    assert Totals.of(await ledger.hours(0)).turns == 1
+    await ledger.counts.read("me")
+    used = ledger.counts.known["laptop"]
+    assert used.count("day", NOW).tokens == 105_000
+    assert used.share("me", "five_hour", NOW) == pytest.approx(0.1)
+
+
+@ensureDeferred
+async def test_a_file_that_has_a_turn_twice(path: Path, clock: Clock) -> None:
+    file = open_file(path)
+    await Ledger(file, clock).add(FULL)
+    file.close()
+    columns = ", ".join(_COLUMNS)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "DROP INDEX turns_of_requests; CREATE INDEX turns_by_request ON turns (request_id);"
+            f"INSERT INTO turns ({columns}) SELECT {columns} FROM turns;"
+        )
+    file = open_file(path)
+    opened = Ledger(file, clock)
+    assert await opened.latest(10) == [FULL]
+    await opened.put(FULL)
+    assert await opened.latest(10) == [FULL]
+    file.close()
 
 
 @ensureDeferred
@@ -193,7 +225,7 @@ async def test_a_file_of_an_older_version(path: Path, clock: Clock) -> None:
 async def test_hours_are_sums(ledger: Ledger) -> None:
     for number, more in enumerate(({}, {"paid_by": PAID}, UNPRICED, {"client": "y"})):
         await ledger.add(turn(number, **more))
-    await ledger.add(evolve(REFUSED, time=NOW - HOUR))
+    await ledger.add(evolve(REFUSED, request_id="req_9", time=NOW - HOUR))
     hours = await ledger.hours(NOW - HOUR)
     assert [row.hour for row in hours] == [NOW - HOUR, NOW, NOW, NOW]
     assert await ledger.hours(NOW) == hours[1:]
@@ -262,14 +294,14 @@ async def test_turns_are_bounded_and_their_sums_outlive_them(ledger: Ledger) -> 
 async def test_a_client_of_many_names_makes_no_endless_hour(ledger: Ledger) -> None:
     for number in range(MAX_NAMES + 3):
         await ledger.add(turn(number, client=f"client{number}", answered_by=f"claude-{number}"))
-        await ledger.add(turn(number, key="desk"))
+        await ledger.add(turn(1000 + number, key="desk"))
     hours = await ledger.hours(0)
     assert Totals.of(hours).turns == 2 * (MAX_NAMES + 3)
     by_key = by(hours, lambda row: (row.key, row.client == row.model == OTHERS))
     assert {group: sums.turns for group, sums in by_key.items()} == {
         ("laptop", False): MAX_NAMES, ("laptop", True): 3, ("desk", False): MAX_NAMES + 3,
     }  # fmt: skip
-    await ledger.add(turn(0, client="client5", answered_by="claude-5"))
+    await ledger.add(turn(2000, client="client5", answered_by="claude-5"))
     assert {row.turns for row in await ledger.hours(0) if row.client == "client5"} == {2}
 
 
