@@ -103,8 +103,12 @@ class Counts:
     def give_back(self, key: str, taken: Taken) -> Deferred[None]:
         """A request that was counted does not count after all. Never fails: errors are logged, and
         the request counts."""
-        self.known[key] = self.known.get(key, taken.used).asked(-1, taken.used)
-        done = self._database.run(_give_back, key, taken.used)
+
+        def heard(used: Used) -> None:
+            self.known[key] = used
+
+        heard(self.known.get(key, taken.used).asked(-1, taken.used))
+        done = self._database.run(_give_back, key, taken.used).addCallback(heard)
         return done.addErrback(lambda why: self.log.failure("a refused request counts", why))
 
     def read(self, account: str) -> Deferred[None]:
@@ -174,13 +178,14 @@ def _take(
     return Taken(used.asked(1, used), True)
 
 
-def _give_back(cursor: Cursor, key: str, used: Used) -> None:
+def _give_back(cursor: Cursor, key: str, used: Used) -> Used:
     for name in PERIODS:
         cursor.execute(
             "UPDATE counts SET requests = requests - 1"
             " WHERE key = :key AND period = :period AND begin = :begin AND requests > 0",
             {"key": key, "period": name, "begin": used.counts[name].begin},
         )
+    return _used(cursor, key, used.account)
 
 
 def count_turn(cursor: Cursor, record: TurnRecord, plan: Plan) -> Used | None:

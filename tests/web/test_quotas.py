@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -19,6 +19,7 @@ from harness import Daemon, until
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as run
+from twisted.internet.defer import fail, gatherResults
 from twisted.internet.task import Clock
 
 from claudeproxy.engine.catalogue import Catalogue
@@ -27,6 +28,7 @@ from claudeproxy.ledger.counts import Counts, in_memory
 from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import FailureError, Usage
+from claudeproxy.store.database import StoreLost
 from claudeproxy.testing import fake_cli
 from claudeproxy.web.gate import EXPOSED
 from claudeproxy.web.key_rules import Rules
@@ -424,6 +426,166 @@ async def test_the_day_is_remembered(
     again.api.quotas._counts.known = {}
     again.api.startService()  # as a site that embeds it may
     await until(lambda: used(again) == before)
+
+
+class Held:
+    """A database whose calls wait until they are let go."""
+
+    def __init__(self, database: Any) -> None:
+        self._held, self._go = Event(), Event()
+        self._call = database.run(self._hold)
+
+    def _hold(self, _: object) -> None:
+        self._held.set()
+        self._go.wait(30)
+
+    async def __aenter__(self) -> None:
+        await until(self._held.is_set)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._go.set()
+        await self._call
+
+
+@ensureDeferred
+async def test_many_at_once_get_no_more_than_there_is(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=5/day\nmine: mine\n")
+    claude, state = fake_cli(tmp_path / "cli"), str(tmp_path / "state")
+    settings = {"claude": claude, "api_key_file": path, "environ": {"XDG_STATE_HOME": state}}
+    one, two = await make_daemon(**settings), await make_daemon(**settings)
+
+    async def asked(daemon: Daemon, **fields: Any) -> Any:
+        body = {"model": "haiku", "messages": [{"role": "user", "content": "x"}], **fields}
+        response = await daemon.post(CHAT, body, authorization="Bearer app")
+        await treq.content(response)
+        return response
+
+    replies = await gatherResults(
+        [run(asked(daemon, stream=n % 2 == 0)) for n in range(6) for daemon in (one, two)]
+    )
+    codes = [response.code for response in replies]
+    assert (codes.count(200), codes.count(429)) == (5, 7)
+    left = [header(response, "x-ratelimit-remaining-requests") for response in replies]
+    assert sorted(text for code, text in zip(codes, left, strict=True) if code == 200) == [
+        "0", "1", "2", "3", "4",
+    ]  # fmt: skip
+    for daemon in (one, two):
+        _, told = await get(daemon, "app", "/v1/usage")
+        assert told["keys"][0]["quotas"][0]["used"] == 5
+
+
+@ensureDeferred
+async def test_only_who_has_quotas_waits_for_the_database(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=2/day\nmine: mine models=haiku reserve=five_hour=1\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    async with Held(daemon.api._ledger._database):
+        waits = run(ask(daemon, "app"))
+        assert (await ask(daemon, "mine"))[0].code == 200
+        assert not waits.called
+    response, _ = await waits
+    assert response.code == 200
+    assert header(response, "x-ratelimit-remaining-requests") == "1"
+
+
+@ensureDeferred
+async def test_a_client_that_leaves_while_it_is_counted_has_used_nothing(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=1/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    counts, channels = daemon.api.quotas._counts, daemon.api.site.channels
+    take, taken = counts.take, []
+
+    def taking(*about: Any) -> Any:
+        taken.append(take(*about))
+        return taken[-1]
+
+    counts.take = taking
+    routes: dict[str, Any] = {
+        CHAT: {},
+        "/v1/messages": {"stream": True},
+        "/v1/responses": {
+            "input": "x", "background": True, "messages": None, "max_tokens": None,
+        },
+    }  # fmt: skip
+    async with Held(daemon.api._ledger._database):
+        for number, (route, more) in enumerate(routes.items(), 1):
+            asked = run(ask(daemon, "app", route, **more))
+            await until(lambda number=number: len(taken) == number)
+            asked.cancel()
+            with suppress(Exception):
+                await asked
+            await until(lambda: not channels)
+    rules = Rules(requests={"day": 1})
+    await until(lambda: "app" in counts.known and not daemon.api.quotas.of("app", rules)[0].used)
+    assert not daemon.api.journal.running
+    assert (await ask(daemon, "app"))[0].code == 200
+    assert (await ask(daemon, "app"))[0].code == 429
+    _, told = await get(daemon, "app", "/v1/usage/turns")
+    assert [turn["status"] for turn in told["data"]] == [429, 200]
+
+
+class Lost:
+    """A database that does not answer."""
+
+    def run(self, *_: object) -> Any:
+        return fail(StoreLost("it is down"))
+
+
+@ensureDeferred
+async def test_without_the_store_who_has_quotas_is_refused(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=9/day\nmine: mine\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    await ask(daemon, "app")
+    counts = daemon.api.quotas._counts
+    there, counts._database = counts._database, Lost()
+    for route, code in ((CHAT, 503), ("/v1/messages", 529), ("/v1/responses", 503)):
+        more = {"messages": None, "max_tokens": None, "input": "x"} if "responses" in route else {}
+        response, body = await ask(daemon, "app", route, **more)
+        assert response.code == code, body
+        assert header(response, "retry-after") == "5"
+        assert header(response, "x-should-retry") is None
+        assert "the key 'app' have to be counted" in body["error"]["message"]
+    response, body = await ask(daemon, "app")
+    assert body["error"]["code"] == "store_lost"
+    assert (await ask(daemon, "mine"))[0].code == 200
+    _, told = await get(daemon, "mine", "/v1/usage")
+    assert told["keys"][0]["quotas"][0]["used"] == 1  # as last known
+    counts._database = there
+    assert (await ask(daemon, "app"))[0].code == 200
+
+
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_what_cannot_be_counted_is_not_asked(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str], nothing_logged: list[str]
+) -> None:
+    path = write("app: app requests=9/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    await daemon.api._ledger._database.run(lambda cursor: cursor.execute("DROP TABLE counts"))
+    response, body = await ask(daemon, "app")
+    assert (response.code, body["error"]["code"]) == (503, "store_lost")
+    assert any("_take" in line for line in nothing_logged)
+
+
+@ensureDeferred
+async def test_without_a_ledger_there_are_quotas_while_it_runs(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=1/day tokens=1M/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path, no_ledger=True)
+    assert [(await ask(daemon, "app"))[0].code for _ in range(2)] == [200, 429]
+    await until(lambda: not daemon.api.journal.running)
+    _, told = await get(daemon, "app", "/v1/usage")
+    requests, tokens = told["keys"][0]["quotas"]
+    assert requests["used"] == 1 and tokens["used"] > 0
+    assert not list(daemon.home.rglob("ledger.sqlite*"))
 
 
 @ensureDeferred
