@@ -6,14 +6,15 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
+
+from claudeproxy._reactor import IDaemonReactor
 
 
 class SQLite:
@@ -45,8 +46,12 @@ class SQLite:
                 for leftover in ("-wal", "-shm"):  # of the old file, and poison for a new one
                     path.with_name(path.name + leftover).unlink(missing_ok=True)
                 _make(path)
+            # Of two that make a new file WAL at once, one would be told that it is locked. A file
+            # that is locked now is in use, and so prepared.
+            with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.OperationalError):
+                prepare(connection)
 
-    def open(self, reactor: IReactorFromThreads) -> None:
+    def open(self, reactor: IDaemonReactor) -> None:
         self._pool = ConnectionPool(
             "sqlite3",
             ":memory:" if self._path is None else str(self._path),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 import pytest
 from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred as run
 from twisted.internet.defer import gatherResults
 
 from claudeproxy.ledger.counts import Count, Counts, Taken, Used, in_memory
-from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.ledger.shares import Plan
 from claudeproxy.messages import Usage
+from claudeproxy.store.database import Database
 
 NOON = datetime(2027, 1, 31, 12, 0, 30).timestamp()
 MINUTE = NOON - 30
@@ -40,8 +40,8 @@ def time() -> Time:
 
 
 @pytest.fixture
-def counts(counting: Any, time: Time) -> Counts:
-    return Counts(counting, time)
+def counts(database: Database, time: Time) -> Counts:
+    return Counts(database, time)
 
 
 def fewer_than(most: int) -> Callable[[Used], bool]:
@@ -52,26 +52,12 @@ def anything(_: Used) -> bool:
     return True
 
 
-@pytest.fixture
-def make_counting(tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    opened = []
-
-    def make() -> Any:
-        opened.append(sqlite_ledger(tmp_path / "ledger.sqlite"))
-        opened[-1].open(reactor)
-        return opened[-1]
-
-    yield make
-    for database in opened:
-        database.close()
-
-
 @ensureDeferred
 async def test_many_who_take_at_once_get_exactly_what_there_is(
-    make_counting: Callable[[], Any], time: Time
+    make_database: Callable[[], Database], time: Time
 ) -> None:
     """Each database has threads of its own, as daemons have."""
-    takers = [Counts(make_counting(), time) for _ in range(4)]
+    takers = [Counts(make_database(), time) for _ in range(4)]
     asked = [taker.take("a", "", fewer_than(25)) for _ in range(20) for taker in takers]
     others = [taker.take("b", "", fewer_than(1)) for taker in takers]
     taken: list[Taken] = await gatherResults(asked)
@@ -85,9 +71,9 @@ async def test_many_who_take_at_once_get_exactly_what_there_is(
 
 @ensureDeferred
 async def test_some_give_back_while_others_take_and_turns_end(
-    make_counting: Callable[[], Any], time: Time
+    make_database: Callable[[], Database], time: Time
 ) -> None:
-    ledgers = [Ledger(make_counting(), time) for _ in range(3)]
+    ledgers = [Ledger(make_database(), time) for _ in range(3)]
     plan = Plan(NOON, "me", {"five_hour": NOON + 100.0})
 
     async def serve(ledger: Ledger, number: int) -> None:
@@ -97,8 +83,6 @@ async def test_some_give_back_while_others_take_and_turns_end(
             return
         await ledger.put(evolve(TURN, request_id=f"req_{number}"), plan)
         await ledgers[number % 2].put(evolve(TURN, request_id=f"req_{number}"), plan)
-
-    from twisted.internet.defer import ensureDeferred as run
 
     await gatherResults([run(serve(ledgers[n % 3], n)) for n in range(60)])
     await ledgers[0].counts.read("me")
@@ -137,11 +121,11 @@ async def test_what_is_given_back_is_of_the_period_it_was_taken_in(
 
 
 @ensureDeferred
-async def test_clocks_of_two_machines_differ(counting: Any, time: Time) -> None:
+async def test_clocks_of_two_machines_differ(database: Database, time: Time) -> None:
     """A minute that has begun on one of them is not begun again by the other."""
     ahead = Time()
     ahead.now = NOON + 31
-    one, other = Counts(counting, time), Counts(counting, ahead)
+    one, other = Counts(database, time), Counts(database, ahead)
     await other.take("a", "", anything)
     taken = await one.take("a", "", anything)
     assert taken.used.count("min", NOON) == Count(MINUTE + 60, 2)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 
 from claudeproxy.ledger import shares
 from claudeproxy.ledger.shares import Plan, grow, window_seconds
+from claudeproxy.store.database import Database
 
 PLAN = Plan(1000.0, "me", {"five_hour": 5000.0})
 
@@ -21,7 +21,7 @@ def used(share: float) -> dict[str, float]:
 class Told:
     """Turns that are over, told to a database."""
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
 
     async def heard(
@@ -40,8 +40,8 @@ class Told:
 
 
 @pytest.fixture
-def told(counting: Any) -> Told:
-    return Told(counting)
+def told(database: Database) -> Told:
+    return Told(database)
 
 
 @ensureDeferred
