@@ -37,7 +37,7 @@ class SQLite:
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        with _alone(path.parent):
+        with alone(path.parent):
             _make(path)
             if _is_broken(path):
                 aside = path.with_name(f"{path.name}.broken")
@@ -77,8 +77,9 @@ class SQLite:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keep other daemons that start at the same time from moving what this one has just created."""
+def alone(directory: Path) -> Iterator[None]:
+    """Whoever else does this with ``directory`` waits: daemons that start at the same time do not
+    move what another one has just created."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
