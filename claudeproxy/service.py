@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import evolve
@@ -46,7 +47,7 @@ from claudeproxy.state import (
     responses_file,
     working_directory,
 )
-from claudeproxy.store.database import Database
+from claudeproxy.store.database import Database, StoreLost
 from claudeproxy.store.sqlite import SQLite
 from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.telemetry.labels import ModelLabels
@@ -195,7 +196,8 @@ class Claudemax(MultiService):
         self._watch.start()
 
     async def _recount(self, ledger: Ledger) -> None:
-        await ledger.restore(self.quotas.plan())
+        with suppress(StoreLost):
+            await ledger.restore(self.quotas.plan())
         await self.quotas.refresh()
 
     def stopService(self) -> Deferred[None]:

@@ -16,6 +16,7 @@ import pytest
 import treq
 from attrs import evolve
 from harness import Daemon, until
+from postgres import Postgres
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as run
@@ -29,6 +30,7 @@ from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import FailureError, Usage
 from claudeproxy.store.database import StoreLost
+from claudeproxy.store.postgres import PostgreSQL
 from claudeproxy.testing import fake_cli
 from claudeproxy.web.gate import EXPOSED
 from claudeproxy.web.key_rules import Rules
@@ -559,6 +561,43 @@ async def test_without_the_store_who_has_quotas_is_refused(
     assert told["keys"][0]["quotas"][0]["used"] == 1  # as last known
     counts._database = there
     assert (await ask(daemon, "app"))[0].code == 200
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[PostgreSQL]:
+    opened = PostgreSQL(postgres_url)
+    opened.open(reactor)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.alone
+@ensureDeferred
+async def test_quotas_in_a_postgresql_that_is_killed_and_comes_back(
+    quotas: Quotas, time: Time, postgres: Postgres, database: PostgreSQL
+) -> None:
+    nodes = [Quotas(quotas._engine, Counts(database, time)) for _ in range(2)]
+    rules = Rules(requests={"day": 2})
+    give_back = await nodes[0].take("a", rules)
+    await nodes[1].take("a", rules)
+    await nodes[0].refresh()
+    assert (await refusal(nodes[0], rules)).status == 429
+    postgres.kill()
+    for node in nodes:
+        for _ in range(2):
+            with pytest.raises(FailureError) as caught:
+                await node.take("a", rules)
+            failure = caught.value.failure
+            assert (failure.status, failure.code, failure.retry_after) == (503, "store_lost", 5)
+        await node.refresh()
+        assert node.of("a", rules)[0].used == 2  # as last known
+    postgres.start()
+    await until(lambda: database.lost_since is None)
+    give_back()
+    await until(lambda: nodes[0].of("a", rules)[0].used == 1)
+    await nodes[1].take("a", rules)
+    await nodes[0].refresh()
+    assert (await refusal(nodes[0], rules)).status == 429
 
 
 @pytest.mark.expected_errors
