@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from attrs import evolve
 from twisted.application.service import MultiService
@@ -29,27 +29,22 @@ from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
-from claudeproxy.ledger.counts import Counts, in_memory
-from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.keeping import Files, Shared
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.options import ConfigError, Settings, written
 from claudeproxy.page.routes import AREAS, FORMS, Page
 from claudeproxy.page.settings import Setting
 from claudeproxy.page.snapshot import Sources
 from claudeproxy.selftest.trial import Trial
 from claudeproxy.state import (
-    ELSEWHERE,
     QuotaFile,
     Scratch,
     StateError,
     directory,
-    ledger_file,
     recordings,
-    responses_file,
     working_directory,
 )
-from claudeproxy.store.database import Database, StoreLost
-from claudeproxy.store.sqlite import SQLite
-from claudeproxy.store.store import Store, sqlite_store
+from claudeproxy.store.database import StoreLost
 from claudeproxy.telemetry.labels import ModelLabels
 from claudeproxy.telemetry.metrics import Metrics
 from claudeproxy.telemetry.present import Build, KeyQuota
@@ -100,18 +95,14 @@ class Claudemax(MultiService):
             settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
         )
         self.gate = evolve(gate, pages=AREAS, forms=FORMS)
-        self._databases: list[Database] = []
-        self._store = self._ledger = None
-        if not settings.no_store:
-            self._store = Store(self._kept_in(sqlite_store, responses_file(environ), "--no-store"))
-        if not settings.no_ledger:
-            self._ledger = Ledger(self._kept_in(sqlite_ledger, ledger_file(environ), "--no-ledger"))
-        ledger = self._ledger
-        if ledger is None:
-            self._databases.append(database := in_memory())
-            counts, turns = (kept := Counts(database)), kept.add
+        self.node = f"{socket.gethostname()}-{secrets.token_hex(3)}"
+        """Which daemon this is, of those that are and were."""
+        self._kept: Files | Shared
+        if settings.store is None:
+            self._kept = Files(settings, environ)
         else:
-            counts, turns = ledger.counts, ledger.add
+            self._kept = Shared(reactor, settings, environ, self.node)
+        self._ledger = self._kept.ledger
         self._recorder = _recorder(reactor, settings)
         models = ModelLabels(self.engine.catalogue)
         self._metrics = Metrics(reactor, self.engine, models, self._build, self._key_quotas)
@@ -121,13 +112,14 @@ class Claudemax(MultiService):
             self.gate,
             self._status,
             self._metrics.scrape,
-            store=self._store,
-            ledger=ledger,
-            counts=counts,
-            turns=turns,
+            store=self._kept.store,
+            ledger=self._ledger,
+            counts=self._kept.counts,
+            turns=self._kept.over,
             recorder=self._recorder,
         )
         self.journal, self.quotas = api.journal, api.quotas
+        self.journal.beginnings.append(self._kept.began)
         self.journal.observers.append(self._metrics.observe)
         if settings.otlp is not None:
             self._trace(settings.otlp, models)
@@ -138,15 +130,6 @@ class Claudemax(MultiService):
         self.resource: IResource = api.resource(self._page.resources())
         connections = CONNECTIONS + 2 * (settings.concurrency + settings.queue)
         self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
-
-    def _kept_in(self, make: Callable[[Path], SQLite], path: Path, without: str) -> Database:
-        try:
-            database = make(path)
-        except (OSError, sqlite3.Error) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
-        self._databases.append(database)
-        return database
 
     def _trace(self, endpoint: str, models: ModelLabels) -> None:
         try:
@@ -162,8 +145,7 @@ class Claudemax(MultiService):
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""
         super().startService()
-        for database in self._databases:
-            database.open(self.reactor)
+        self._kept.start(self.reactor)
         self._scratch = Scratch()
         upstream = self._upstream(self._scratch.path)
         self.cli.environment = launch.environment(
@@ -220,8 +202,7 @@ class Claudemax(MultiService):
         stopped = super().stopService()
         if stopped is not None:
             await stopped
-        for database in self._databases:
-            database.close()
+        await self._kept.stop()
         if self._scratch is not None:
             self._scratch.remove()
 
@@ -233,10 +214,19 @@ class Claudemax(MultiService):
 
     def _status(self) -> Status:
         recording = self._recorder is not None
-        return Status(self.cli.version, self._upstream_name, self._trial.lost, recording)
+        return Status(
+            self.cli.version,
+            self._upstream_name,
+            self._trial.lost,
+            recording,
+            self.node,
+            self._kept.state(),
+        )
 
     def _build(self) -> Build:
-        return Build(__version__, self.cli.version, len(self._trial.lost))
+        lost = len(self._trial.lost)
+        up = self._kept.state().lost_since is None
+        return Build(__version__, self.cli.version, lost, up)
 
     def _key_quotas(self) -> Iterator[KeyQuota]:
         keys = self.gate.keys

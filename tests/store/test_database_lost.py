@@ -18,7 +18,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
-from claudeproxy.store import _psycopg
+from claudeproxy.store import connection as module
 from claudeproxy.store.database import Cursor, StoreLost
 from claudeproxy.store.postgres import CONNECTIONS, PostgreSQL, _translated
 
@@ -136,7 +136,7 @@ async def test_a_server_that_hangs_is_lost(postgresql: PostgreSQL, postgres: Pos
     with hanging(postgres):
         before = time.monotonic()
         assert "said nothing" in await lost(postgresql)
-        assert time.monotonic() - before < _psycopg.SILENCE + 1
+        assert time.monotonic() - before < module.SILENCE + 1
         before = time.monotonic()
         await lost(postgresql)
         assert time.monotonic() - before < AT_ONCE
