@@ -145,11 +145,11 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 _CURRENT = "counts.begin BETWEEN excluded.begin AND :end"
 
-_BEGIN = f"""
-INSERT INTO counts (key, period, begin, requests, tokens) VALUES (:key, :period, :begin, 0, 0)
+_ASK = f"""
+INSERT INTO counts (key, period, begin, requests, tokens) VALUES (:key, :period, :begin, 1, 0)
 ON CONFLICT (key, period) DO UPDATE SET
     begin = CASE WHEN {_CURRENT} THEN counts.begin ELSE excluded.begin END,
-    requests = CASE WHEN {_CURRENT} THEN counts.requests ELSE 0 END,
+    requests = CASE WHEN {_CURRENT} THEN counts.requests + 1 ELSE 1 END,
     tokens = CASE WHEN {_CURRENT} THEN counts.tokens ELSE 0 END
 """
 
@@ -168,23 +168,25 @@ def _take(
     cursor: Cursor, key: str, account: str, now: float, has_room: Callable[[Used], bool]
 ) -> Taken:
     # Whoever takes for the same key at the same time waits here, and then sees what is counted.
-    for name in PERIODS:
-        begin, end = period(name, now)
-        cursor.execute(_BEGIN, {"key": key, "period": name, "begin": begin, "end": end})
-    used = _used(cursor, key, account)
-    if not has_room(used):
-        return Taken(used, False)
-    cursor.execute("UPDATE counts SET requests = requests + 1 WHERE key = :key", {"key": key})
-    return Taken(used.asked(1, used), True)
+    about = [(name, *period(name, now)) for name in PERIODS]
+    cursor.executemany(
+        _ASK,
+        [{"key": key, "period": name, "begin": begin, "end": end} for name, begin, end in about],
+    )
+    after = _used(cursor, key, account)
+    before = after.asked(-1, after)
+    if has_room(before):
+        return Taken(after, True)
+    _give_back(cursor, key, after)
+    return Taken(before, False)
 
 
 def _give_back(cursor: Cursor, key: str, used: Used) -> Used:
-    for name in PERIODS:
-        cursor.execute(
-            "UPDATE counts SET requests = requests - 1"
-            " WHERE key = :key AND period = :period AND begin = :begin AND requests > 0",
-            {"key": key, "period": name, "begin": used.counts[name].begin},
-        )
+    cursor.executemany(
+        "UPDATE counts SET requests = requests - 1"
+        " WHERE key = :key AND period = :period AND begin = :begin AND requests > 0",
+        [{"key": key, "period": name, "begin": used.counts[name].begin} for name in PERIODS],
+    )
     return _used(cursor, key, used.account)
 
 
@@ -194,11 +196,15 @@ def count_turn(cursor: Cursor, record: TurnRecord, plan: Plan) -> Used | None:
     if not record.placement:
         return None  # what the windows report is the doing of others
     if record.key is not None:
-        for name in PERIODS:
-            begin, end = period(name, plan.at)
-            spent = counted_tokens(record.usage)
-            about = {"key": record.key, "period": name, "begin": begin, "end": end}
-            cursor.execute(_TOKENS, {**about, "tokens": spent})
+        spent = counted_tokens(record.usage)
+        about = [(name, *period(name, plan.at)) for name in PERIODS]
+        cursor.executemany(
+            _TOKENS,
+            [
+                {"key": record.key, "period": name, "begin": begin, "end": end, "tokens": spent}
+                for name, begin, end in about
+            ],
+        )
     shares.grow(cursor, record.key, record.windows_before, record.windows_after, plan)
     return None if record.key is None else _used(cursor, record.key, plan.account)
 

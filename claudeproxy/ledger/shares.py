@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from attrs import field, frozen
 
@@ -65,35 +66,46 @@ def grow(
 
     ``before``, ``after``: the used share (0 to 1) of each window.
     """
-    for name in sorted(plan.resets.keys() & after.keys()):  # in one order: nobody waits in a circle
-        used, resets = after[name], plan.resets[name]
-        new = {
-            "account": plan.account, "name": name, "used": before.get(name, used),
-            "resets": resets, "seen": plan.at,
-        }  # fmt: skip
-        cursor.execute(
-            "INSERT INTO window_seen (account, name, used, resets, seen)"
-            " VALUES (:account, :name, :used, :resets, :seen)"
-            " ON CONFLICT (account, name) DO UPDATE SET used = window_seen.used",
-            new,
-        )
-        cursor.execute(f"SELECT used, resets, seen FROM window_seen WHERE {_THIS}", new)
-        last, ends, seen = cursor.fetchone()
+    told: list[dict[str, Any]] = [
+        {
+            "account": plan.account, "name": name, "used": before.get(name, after[name]),
+            "resets": plan.resets[name], "seen": plan.at,
+        }
+        for name in sorted(plan.resets.keys() & after.keys())  # who waits, waits in one order
+    ]  # fmt: skip
+    if not told:
+        return
+    cursor.executemany(
+        "INSERT INTO window_seen (account, name, used, resets, seen)"
+        " VALUES (:account, :name, :used, :resets, :seen)"
+        " ON CONFLICT (account, name) DO UPDATE SET used = window_seen.used",
+        told,
+    )
+    cursor.execute(
+        "SELECT name, used, resets, seen FROM window_seen WHERE account = :account",
+        {"account": plan.account},
+    )
+    known = {name: row for name, *row in cursor.fetchall()}
+    for one in told:
+        name, used = one["name"], after[one["name"]]
+        last, ends, seen = known[name]
         if plan.at < seen:
             continue  # it is told late, and its growth has gone to the report that came first
-        if abs(resets - ends) > SAME_WINDOW:
-            last, ends = 0.0, resets
-            cursor.execute(f"DELETE FROM key_shares WHERE {_THIS}", new)
+        if abs(one["resets"] - ends) > SAME_WINDOW:
+            last, ends = 0.0, one["resets"]
+            cursor.execute(f"DELETE FROM key_shares WHERE {_THIS}", one)
+        elif used == last:
+            continue
         if key is not None and used > last:
             cursor.execute(
                 "INSERT INTO key_shares (account, name, key, used)"
                 " VALUES (:account, :name, :key, :used) ON CONFLICT (account, name, key)"
                 " DO UPDATE SET used = key_shares.used + excluded.used",
-                {**new, "key": key, "used": used - last},
+                {**one, "key": key, "used": used - last},
             )
         cursor.execute(
             f"UPDATE window_seen SET used = :used, resets = :resets, seen = :seen WHERE {_THIS}",
-            {**new, "used": used, "resets": ends},
+            {**one, "used": used, "resets": ends},
         )
 
 
