@@ -51,8 +51,8 @@ async def main(reactor: Any) -> None:
         finally:
             await deferToThread(run.stop)
             await upstream.port.stopListening()
-    if run.report():
-        sys.exit(1)
+        if not run.report():
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,14 @@ import openai
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from .keys import secret
 from .turns import Turn
 
 MODEL = "sonnet"
 SECONDS = 90.0
 LOST = "connection lost"
 CUT = "stream cut"
+CONVERSATION = "x-claudemax-conversation"
 
 Messages = list[dict[str, Any]]
 
@@ -71,7 +73,11 @@ def anthropic_client(url: str, key: str, worker: int) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=url, api_key=key, max_retries=0, timeout=SECONDS)
 
 
-def chat(client: openai.OpenAI, turn: Turn, messages: Messages, stream: bool, **more: Any) -> str:
+def chat(
+    client: openai.OpenAI, turn: Turn, messages: Messages, stream: bool, name: str = "", **more: Any
+) -> str:
+    """``name``: what the client calls its conversation."""
+    more["extra_headers"] = {CONVERSATION: name} if name else {}
     if not stream:
         whole = client.chat.completions.create(model=MODEL, messages=messages, **more)
         turn.request_id = whole._request_id or ""
@@ -142,17 +148,16 @@ def responded(response: Any) -> str:
 # -- plain HTTP --
 
 
-def send(url: str, key: str, path: str, body: Any = None, method: str = "") -> HTTPResponse:
-    """A reply, whose body is still to be read."""
+def send(url: str, key: str, path: str, body: Any, **headers: str) -> HTTPResponse:
+    """A reply to a JSON body, still to be read. ``key``: its name."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=SECONDS)
-    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    data = None if body is None else json.dumps(body)
-    connection.request(method or ("GET" if data is None else "POST"), path, data, headers)
+    headers |= {"authorization": f"Bearer {secret(key)}", "content-type": "application/json"}
+    connection.request("POST", path, json.dumps(body), headers)
     return connection.getresponse()
 
 
-def _good(turn: Turn, url: str, path: str, body: Any) -> HTTPResponse:
-    reply = send(url, turn.key, path, body)
+def _good(turn: Turn, url: str, path: str, body: Any, **headers: str) -> HTTPResponse:
+    reply = send(url, turn.key, path, body, **headers)
     turn.request_id = reply.headers.get("x-request-id", "")
     if reply.status != 200:
         data = reply.read()
@@ -164,9 +169,13 @@ def _good(turn: Turn, url: str, path: str, body: Any) -> HTTPResponse:
     return reply
 
 
-def plain_chat(url: str, turn: Turn, messages: Messages, stream: bool) -> str:
-    body = {"model": MODEL, "messages": messages, "stream": stream}
-    reply = _good(turn, url, "/v1/chat/completions", body)
+def plain_chat(
+    url: str, turn: Turn, messages: Messages, stream: bool, name: str = "", **more: Any
+) -> str:
+    body = {"model": MODEL, "messages": messages, "stream": stream, **more}
+    headers = {CONVERSATION: name} if name else {}
+    reply = _good(turn, url, "/v1/chat/completions", body, **headers)
+    turn.ignored = reply.headers.get("x-claudemax-ignored", "")
     if not stream:
         return str(json.loads(reply.read())["choices"][0]["message"]["content"])
     lines = [line[6:].strip() for line in reply if line.startswith(b"data: ")]

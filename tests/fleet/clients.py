@@ -1,4 +1,4 @@
-"""Clients that hold conversations of many kinds, one after the other, each from its number alone."""
+"""Clients that hold conversations of many kinds, each of which its number alone decides."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from threading import Event, Lock
 from typing import Any
 
 from attrs import define, field
-
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from . import asking
+from . import asking, keys
 from .asking import Failed, cause_of
 from .nodes import Node
 from .turns import Turn, Turns
@@ -45,7 +44,6 @@ class Farm:
 
     balancer: str
     nodes: Sequence[Node]
-    keys: Sequence[str]
     turns: Turns
     seed: int = 17
     store_lost: Event = field(factory=Event)
@@ -54,49 +52,56 @@ class Farm:
     _left: list[int] = field(factory=list)
     _lock: Any = field(factory=Lock)
 
-    def next(self) -> tuple[int, Kind]:
-        """The number of the next conversation and its kind; while the store is lost, of one that
-        needs none. Those that are passed over come later."""
+    def next(self) -> int:
+        """The number of the next conversation; while the store is lost, of one that needs none.
+        Those that are passed over come later."""
         with self._lock:
             lost = self.store_lost.is_set()
             if self._left and not lost:
-                number = self._left.pop(0)
-                return number, self._kind(number)
+                return self._left.pop(0)
             while True:
                 number = self._numbers
                 self._numbers += 1
-                kind = self._kind(number)
-                if not lost or kind not in STORED:
-                    return number, kind
+                if not lost or not self._needs_store(number):
+                    return number
                 self._left.append(number)
 
-    def _kind(self, number: int) -> Kind:
+    def _needs_store(self, number: int) -> bool:
+        return self.kind(number) in STORED or self.key(number) in keys.QUOTA
+
+    def kind(self, number: int) -> Kind:
         kinds, weights = zip(*KINDS, strict=True)
         (kind,) = Random(f"{self.seed}.{number}").choices(kinds, weights)
         return kind
 
+    def key(self, number: int) -> str:
+        """The name of the key that it is held with."""
+        return Random(f"{self.seed}.{number}.key").choice(keys.CLIENTS)
+
 
 class Client:
-    """One worker's. ``number``: of the conversation, which all its questions carry."""
+    """One worker's. ``number``: of the conversation, which all its questions carry; ``name``: of
+    its key."""
 
-    def __init__(self, farm: Farm, worker: int, number: int) -> None:
+    def __init__(self, farm: Farm, worker: int, number: int, name: str = "") -> None:
         self.farm = farm
         self.number = number
         self.chance = Random(f"{farm.seed}.{number}.")
-        self.key = self.chance.choice(farm.keys)
+        self.name = name or farm.key(number)
+        self.key = keys.secret(self.name)
         self._worker = worker
         self._questions = 0
 
     # -- what all kinds do --
 
     def ask(
-        self, kind: str, url: str, how: Callable[[Turn], str], question: str = ""
+        self, kind: str, url: str, how: Callable[[Turn], str], question: str = "", **more: Any
     ) -> str:
         """One turn: its answer, which carries its own question and no other.
 
         :raises Over: if there is none.
         """
-        turn = Turn(question or self.question(), kind, self.key, self._where(url))
+        turn = Turn(question or self.question(), kind, self.name, self._where(url), **more)
         self.farm.turns.begin(turn)
         try:
             text = how(turn)
@@ -162,35 +167,41 @@ class Client:
 
     def chat(self) -> None:
         """Several questions, whose answers are sent along; by the SDK or by plain HTTP."""
-        url, messages = self.farm.balancer, []
-        by_sdk = self.chance.random() < 0.5
-        for _ in range(self.chance.randint(1, 3)):
-            question, stream = self.question(), self.streams()
-            messages.append({"role": "user", "content": self.text(question)})
-            how: Callable[[Turn], str]
+        url, said, by_sdk = self.farm.balancer, [], self.chance.random() < 0.5
+        # By its name the balancer keeps a conversation at a node, where there is no other reason.
+        name = f"conversation-{self.number}" if self.chance.random() < 0.5 else ""
+
+        def how(turn: Turn) -> str:
             if by_sdk:
-                how = lambda turn: asking.chat(self.openai(url), turn, messages, stream)  # noqa: E731, B023
-            else:
-                how = lambda turn: asking.plain_chat(url, turn, messages, stream)  # noqa: E731, B023
-            kind = f"chat, {'SDK' if by_sdk else 'HTTP'}{', streamed' if stream else ''}"
-            text = self.ask(kind, url, how, question)
-            messages.append({"role": "assistant", "content": text})
+                return asking.chat(self.openai(url), turn, said, stream, name)
+            return asking.plain_chat(url, turn, said, stream, name)
+
+        for _ in range(self.chance.randint(1, 3)):
+            stream, kind = self.streams(), f"chat, {'SDK' if by_sdk else 'HTTP'}"
+            self._say(said, f"{kind}{', streamed' if stream else ''}", how, named=bool(name))
 
     def messages(self) -> None:
         """As :meth:`chat`, in Anthropic's words."""
-        url, said = self.farm.balancer, []
-        by_sdk = self.chance.random() < 0.7
-        for _ in range(self.chance.randint(1, 2)):
-            question, stream = self.question(), self.streams() and by_sdk
-            said.append({"role": "user", "content": self.text(question)})
-            how: Callable[[Turn], str]
+        url, said, by_sdk = self.farm.balancer, [], self.chance.random() < 0.7
+
+        def how(turn: Turn) -> str:
             if by_sdk:
-                how = lambda turn: asking.message(self.anthropic(url), turn, said, stream)  # noqa: E731, B023
-            else:
-                how = lambda turn: asking.plain_message(url, turn, said)  # noqa: E731, B023
-            kind = f"messages, {'SDK' if by_sdk else 'HTTP'}{', streamed' if stream else ''}"
-            text = self.ask(kind, url, how, question)
-            said.append({"role": "assistant", "content": text})
+                return asking.message(self.anthropic(url), turn, said, stream)
+            return asking.plain_message(url, turn, said)
+
+        for _ in range(self.chance.randint(1, 2)):
+            stream = by_sdk and self.streams()
+            kind = f"messages, {'SDK' if by_sdk else 'HTTP'}"
+            self._say(said, f"{kind}{', streamed' if stream else ''}", how)
+
+    def _say(
+        self, said: list[dict[str, Any]], kind: str, how: Callable[[Turn], str], **more: Any
+    ) -> None:
+        """One more question of a conversation, and its answer."""
+        question = self.question()
+        said.append({"role": "user", "content": self.text(question)})
+        text = self.ask(kind, self.farm.balancer, how, question, **more)
+        said.append({"role": "assistant", "content": text})
 
     def ollama(self) -> None:
         question, stream = self.question(), self.streams()
@@ -253,12 +264,12 @@ class Client:
 
     def responses(self) -> None:
         """A chain, each link asked of any node."""
-        self._chain("responses", {}, "previous_response_id")
+        self._chain("responses", {})
 
     def conversation(self) -> None:
         """Responses of a conversation, each asked of any node, which all know its items."""
         made = self.read(self.anywhere(), lambda client: client.conversations.create())
-        questions = self._chain("conversation", {"conversation": made.id}, "")
+        questions = self._chain("conversation", {"conversation": made.id})
         listed = self.read(
             self.anywhere(), lambda client: list(client.conversations.items.list(made.id, limit=50))
         )
@@ -267,27 +278,29 @@ class Client:
         if missing or set(found) != {str(self.number)}:
             self.wrong(f"conversation {made.id}: {missing} are missing, or {found} are in it")
 
-    def _chain(self, kind: str, more: dict[str, Any], link: str) -> list[str]:
-        questions = []
-        for _ in range(3):
-            url, question, stream = self.anywhere(), self.question(), self.streams()
+    def _chain(self, kind: str, more: dict[str, Any]) -> list[str]:
+        return [self.go_on(kind, self.anywhere(), more, stream=self.streams()) for _ in range(3)]
 
-            def how(
-                turn: Turn, url: str = url, question: str = question, stream: bool = stream
-            ) -> str:
-                text = self.text(question)
-                answer, ident = asking.respond(self.openai(url), turn, text, stream, **more)
-                if link:
-                    more[link] = ident
-                return answer
+    def go_on(self, kind: str, url: str, more: dict[str, Any], *, stream: bool = False) -> str:
+        """One more response, on top of what ``more`` names: its question."""
+        question = self.question()
 
-            self.ask(f"{kind}{', streamed' if stream else ''}", url, how, question)
-            questions.append(question)
-        return questions
+        def how(turn: Turn) -> str:
+            text = self.text(question)
+            answer, ident = asking.respond(self.openai(url), turn, text, stream, **more)
+            if "conversation" not in more:
+                more["previous_response_id"] = ident
+            return answer
+
+        self.ask(f"{kind}{', streamed' if stream else ''}", url, how, question)
+        return question
 
     def background(self) -> None:
         """Asked of one node, waited for at any."""
         url, question = self.anywhere(), self.question()
+
+        def retrieve(ident: str) -> Callable[[Any], Any]:
+            return lambda client: client.responses.retrieve(ident)
 
         def how(turn: Turn) -> str:
             text = self.text(question)
@@ -300,8 +313,7 @@ class Client:
                 if time.monotonic() > deadline:
                     raise Failed("background response does not end")
                 time.sleep(POLL)
-                ident = made.id
-                made = self.read(self.anywhere(), lambda client: client.responses.retrieve(ident))
+                made = self.read(self.anywhere(), retrieve(made.id))
             return asking.responded(made)
 
         self.ask("background", url, how, question)
@@ -321,9 +333,7 @@ class Client:
             return whole.choices[0].message.content or ""
 
         self.ask("chat, stored", url, how, question)
-        kept = self.read(
-            self.anywhere(), lambda client: client.chat.completions.retrieve(told[0])
-        )
+        kept = self.read(self.anywhere(), lambda client: client.chat.completions.retrieve(told[0]))
         if question not in (kept.choices[0].message.content or ""):
             self.wrong(f"chat completion {told[0]} is stored as another")
 
@@ -345,7 +355,8 @@ KINDS: tuple[tuple[Kind, int], ...] = (
 def work(farm: Farm, worker: int) -> None:
     """One conversation after the other."""
     while not farm.over.is_set():
-        number, kind = farm.next()
+        number = farm.next()
+        kind = farm.kind(number)
         try:
             kind(Client(farm, worker, number))
         except Over:

@@ -15,39 +15,52 @@ from typing import Any
 
 import psutil
 
+from .keys import secret
+
 ROOT = Path(__file__).parents[2]
-SERVE = "from claudeproxy.command.main import main; main()"
+SERVE = """
+from claudeproxy.engine import quota
+quota.PROBE = {probe}
+from claudeproxy.command.main import main
+main()
+"""
 
 
 class Node:
     """One daemon. ``steady``: nobody is about to end it, so that clients may ask it directly."""
 
     def __init__(
-        self, name: str, home: Path, port: int, key: str, environ: Mapping[str, str], *options: str
+        self,
+        name: str,
+        home: Path,
+        port: int,
+        environ: Mapping[str, str],
+        probe: float,
+        options: Sequence[str],
     ) -> None:
+        """``probe``: seconds after which it probes a closed window."""
         self.name = name
         self.home = home
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.steady = False
         self.log = home / "log"
-        self._key = key
         self._environ = {
             "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT),
             "HOME": str(home), "TMPDIR": str(home), **environ,
         }  # fmt: skip
-        self._options: Sequence[str] = options
+        self._words = [sys.executable, "-c", SERVE.format(probe=probe), "serve",
+                       "--port", str(port), *options]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Be up, and well."""
-        words = [sys.executable, "-c", SERVE, "serve", "--port", str(self.port), *self._options]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                words, cwd=self.home, env=self._environ, stdin=subprocess.DEVNULL,
+                self._words, cwd=self.home, env=self._environ, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log,
             )  # fmt: skip
-        wait(lambda: self.health()[0] == 200 or self._process.poll() is not None, 60)
+        wait(lambda: self.health()[0] == 200 or not self.running, 60, f"the start of {self.name}")
         assert self.running, self.log.read_text()[-3000:]
         self.steady = True
 
@@ -85,11 +98,16 @@ class Node:
                 pass
         return found
 
+    def errors(self) -> str:
+        """What its log has of errors: the first one."""
+        _, found, rest = self.log.read_text().partition("Traceback")
+        return found + rest[:3000]
+
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON; 0 and nothing where nobody answers."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request("GET", path, headers={"authorization": f"Bearer {self._key}"})
+            connection.request("GET", path, headers={"authorization": f"Bearer {secret('anna')}"})
             reply = connection.getresponse()
             return reply.status, json.loads(reply.read())
         except (OSError, HTTPException):

@@ -1,176 +1,163 @@
-"""What happens in which order."""
+"""Two nodes, a balancer, a database and clients: what happens in which order."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
-from typing import Any
+from random import SystemRandom
 
+from harness import newest_cli
 from postgres import Postgres
 
 from claudeproxy.options import Settings
 from claudeproxy.ports import is_free
 
-from . import asking
+from . import keys
 from .balancer import Balancer
-from .clients import Client, Farm, work
+from .checks import Checks, by_kind
+from .clients import Farm, work
+from .disturbances import Disturbances
 from .nodes import Node, wait
-from .turns import Turn, Turns
+from .plan import Plan
+from .turns import Turns
 from .upstream import Upstream
+from .verdict import Verdict
 
 WORKERS = 8
-LIMITED = 40
-"""Requests a day of one key."""
+PROBE = 3.0
+"""Seconds after which nodes probe a closed window: minutes would be long to wait for."""
 
-KEYS = {
-    "anna": "",
-    "bert": "",
-    "carl": f" requests={LIMITED}/day tokens=500k/day",
-    "dora": " requests=20/day",
-}
-CLIENTS = ("anna", "bert", "carl")
 WITH_STORE = hasattr(Settings(), "store")
+
+OPTIONS = ("--concurrency", "6", "--processes", "6", "--drain", "30")
 
 
 class Run:
+    """``most``: turns."""
+
     def __init__(self, directory: Path, upstream: Upstream, server: Postgres, most: int) -> None:
-        self.upstream = upstream
-        self.server = server
-        self.turns = Turns()
-        self.most = most
-        self.figures: dict[str, str] = {}
-        self.failures: list[str] = []
-        self.killed: dict[str, Turn] = {}
-        """Turns that were under way when their node was killed."""
-        self.lost: set[str] = set()
-        self.began = time.monotonic()
-        self._free = iter(Random().sample(range(30_000, 32_000), 50))
-        self.database = server.create_database()
-        keys = directory / "keys"
-        keys.write_text("".join(f"{name}: {secret(name)}{rules}\n" for name, rules in KEYS.items()))
-        keys.chmod(0o600)
-        options = ["--api-key-file", str(keys), "--concurrency", "6", "--processes", "6",
-                   "--drain", "30", "--reserve", "five_hour=10"]  # fmt: skip
+        self.verdict = Verdict()
+        self._upstream = upstream
+        self._most = most
+        self._turns = Turns()
+        self._seconds = 0.0
+        # Below those that the system gives to connections: a node gets its own again.
+        self._ports = iter(SystemRandom().sample(range(30_000, 32_000), 100))
+        self._database = server.create_database()
+        key_file = directory / "keys"
+        keys.write(key_file)
+        options = [*OPTIONS, "--claude", newest_cli(), "--api-key-file", str(key_file)]
         if WITH_STORE:
-            options += ["--store", self.database]
-        self.nodes = [self._node(directory, name, options) for name in ("a", "b")]
-        self.balancer = Balancer(
-            directory, self._port(), {node.name: node.port for node in self.nodes}
-        )
-        self.farm = Farm(
-            self.balancer.url, self.nodes, [secret(name) for name in CLIENTS], self.turns
-        )
+            options += ["--store", self._database]
+        if hasattr(Settings(), "drain_notice"):
+            options += ["--drain-notice", "2"]
+        self._nodes = [self._node(directory, name, options) for name in ("a", "b")]
+        ports = {node.name: node.port for node in self._nodes}
+        self._balancer = Balancer(directory, self._port(), ports)
+        self._farm = Farm(self._balancer.url, self._nodes, self._turns)
+        self._disturbances = Disturbances(self._farm, upstream, server, self.verdict, self._say)
+        self._checks = Checks(self._disturbances, self._turns, self._database)
 
     def _node(self, directory: Path, name: str, options: list[str]) -> Node:
         home = directory / name
         home.mkdir()
-        environ = self.upstream.log_in(name, home)
-        # Noon, wherever this runs: the day of the quotas must not end meanwhile.
-        noon = {"TZ": f"N{(time.gmtime().tm_hour - 12) % 24}"}
-        return Node(
-            name, home, self._port(), secret("anna"), {**environ, **noon}, *options
-        )
+        # About noon, whenever this runs: the day of the quotas must not end meanwhile.
+        zone = {"TZ": f"<noon>{(time.gmtime().tm_hour - 12):+d}"}
+        environ = {**self._upstream.log_in(name, home), **zone}
+        return Node(name, home, self._port(), environ, PROBE, options)
 
     def _port(self) -> int:
-        return next(port for port in self._free if is_free(port))
+        return next(port for port in self._ports if is_free(port))
 
     def stop(self) -> None:
-        self.farm.over.set()
-        for node in self.nodes:
+        """End all that still runs."""
+        self._farm.over.set()
+        for node in self._nodes:
             if node.running:
                 node.kill()
-        self.balancer.stop()
-
-    # -- the order of events --
+        self._balancer.stop()
 
     def all(self) -> None:
-        for node in self.nodes:
-            node.start()
-        self.began = time.monotonic()
+        self._began = time.monotonic()
+        with ThreadPoolExecutor(len(self._nodes)) as starting:
+            list(starting.map(Node.start, self._nodes))
+        self._say("all is up")
+        began = time.monotonic()
         with ThreadPoolExecutor(WORKERS) as workers:
-            working = [workers.submit(work, self.farm, number) for number in range(WORKERS)]
+            working = [workers.submit(work, self._farm, number) for number in range(WORKERS)]
             try:
-                self._disturb(working)
+                self._disturb()
             finally:
-                self.farm.over.set()
-        self.seconds = time.monotonic() - self.began
+                self._farm.over.set()
+        self._seconds = time.monotonic() - began
+        for one in working:
+            one.result()
+        self._say("the clients are done")
+        if WITH_STORE:
+            Plan(self._disturbances, PROBE).all()
+            self._say("the plan is asked")
+        wait(self._at_rest, 30, "the end of all turns")
+        self._checks.all()
+        for node in self._nodes:
+            node.terminate()
+        ends = [node.ended() for node in self._nodes]
+        self.verdict.check("the nodes end well", ends == [0, 0], ends)
+        for node in self._nodes:
+            self.verdict.none(f"{node.name} leaves no process", node.left_over)
+            self.verdict.none(f"{node.name} has logged no error", node.errors())
 
-    def _disturb(self, working: list[Future[None]]) -> None:
-        a, b = self.nodes
-        at: Callable[[float], None] = lambda share: self.turns.reach(int(share * self.most))  # noqa: E731
-        at(0.15)
-        self._kill(b)
-        at(0.3)
+    def _disturb(self) -> None:
+        a, b = self._nodes
+        disturb = self._disturbances
+        self._reach(0.15)
+        disturb.kill(b)
+        self._reach(0.30)
         b.start()
-        at(0.4)
-        self._drain(a)
-        at(0.5)
+        self._say("b is back")
+        self._reach(0.40)
+        disturb.drain(a)
+        self._reach(0.55)
         a.start()
-        at(1.0)
+        self._say("a is back")
+        if WITH_STORE:
+            self._reach(0.65)
+            disturb.lose_database(self._most // 20)
+            self._reach(0.85)
+            disturb.restart_database()
+        self._reach(1.0)
+
+    def _reach(self, share: float) -> None:
+        self._turns.reach(int(share * self._most))
+
+    def _at_rest(self) -> bool:
+        running = [node.health()[1]["turns"] for node in self._nodes]
+        return not any(turns["running"] or turns["waiting"] for turns in running)
 
     def _say(self, text: str) -> None:
-        print(f"{time.monotonic() - self.began:6.1f} s {self.turns.done:6} turns  {text}", flush=True)
-
-    def _kill(self, node: Node) -> None:
-        """While it answers at least one."""
-        client = Client(self.farm, -1, 1_000_001)
-        with ThreadPoolExecutor(1) as one:
-            asked = one.submit(self._long, client, node)
-            (question,) = (f"question-{client.number}-1",)
-            wait(lambda: self.upstream.reached[question], what="a long turn")
-            node.steady = False
-            node.kill()
-            for turn in self.turns.running:
-                self.killed[turn.question] = turn
-            self._say(f"{node.name} is killed, with {len(self.killed)} turns under way")
-            asked.exception()
-        wait(lambda: not node.left_over, what="the end of its CLIs")
-
-    def _long(self, client: Client, node: Node, seconds: float = 3) -> None:
-        question = client.question()
-        text = f"{question}[[say {question}]][[repeat 30 word]][[pause {seconds / 30}]]"
-        said = [{"role": "user", "content": text}]
-        client.ask(
-            "chat, long", node.url,
-            lambda turn: asking.plain_chat(node.url, turn, said, True), question,
-        )  # fmt: skip
-
-    def _drain(self, node: Node) -> None:
-        client = Client(self.farm, -1, 1_000_002)
-        with ThreadPoolExecutor(1) as one:
-            asked = one.submit(self._long, client, node)
-            question = f"question-{client.number}-1"
-            wait(lambda: self.upstream.reached[question], what="a long turn")
-            node.terminate()
-            wait(lambda: node.health()[0] != 200)
-            self._say(f"{node.name} drains: its health is {node.health()[0]}")
-            if asked.exception():
-                self.turns.wrong.append("a stream was cut by a drain")
-            status = node.ended()
-            self._say(f"{node.name} has ended: {status}")
+        seconds = time.monotonic() - self._began
+        print(f"{seconds:6.1f} s {self._turns.done:6} turns  {text}", flush=True)
 
     # -- what it came to --
 
-    def report(self) -> list[str]:
-        from collections import Counter
-
-        done = [turn for turn in self.turns if turn.answered]
-        print(f"{len(done)} answered, {len(done) / self.seconds:.1f} a second")
-        kinds = sorted({turn.kind for turn in done})
-        for kind in kinds:
-            of = sorted(turn.seconds * 1000 for turn in done if turn.kind == kind)
-            print(f"{kind:30} {len(of):5} {of[len(of) // 2]:8.0f} {of[int(len(of) * 0.95)]:8.0f} ms")
-        print(Counter((turn.cause, turn.where, turn.question in self.killed) for turn in self.turns if turn.cause))
-        print(*self.turns.wrong, sep="\n")
-        print(*self.upstream.foreign, sep="\n")
-        twice = {q: n for q, n in self.upstream.reached.items() if len(n) > 1}
-        print("twice", twice)
-        return self.failures
-
-
-def secret(name: str) -> str:
-    return f"{name}-secret-for-tests-{name * 3}"
+    def report(self) -> bool:
+        """Print it all; whether all of it holds."""
+        times = by_kind(self._turns)
+        answered = sum(map(len, times.values()))
+        print(f"\n{answered} turns answered in {self._seconds:.0f} s, "
+              f"{answered / self._seconds:.1f} a second, by two nodes\n")  # fmt: skip
+        print(f"{'milliseconds':30} turns  median     95 %     most")
+        for kind, of in times.items():
+            median, late = of[len(of) // 2], of[int(len(of) * 0.95)]
+            print(f"{kind:30} {len(of):5} {median:7.0f}  {late:7.0f}  {of[-1]:7.0f}")
+        if self._checks.causes:
+            print("\nfailed, and why")
+            for (why, cause), number in sorted(self._checks.causes.items()):
+                print(f"{number:5}  {why}: {cause}")
+        print()
+        for name, figure in self.verdict.figures.items():
+            print(f"{name}: {figure}")
+        print()
+        for name, holds, seen in self.verdict.checked:
+            print(f"{'ok    ' if holds else 'FAILED'}  {name}" + (f": {seen}" if not holds else ""))
+        return not self.verdict.failed

@@ -12,13 +12,16 @@ from attrs import define, field
 @define(eq=False)
 class Turn:
     """``cause``: why it failed, or empty; ``request_id``: as soon as it is told; ``where``: which
-    node was asked, or the balancer."""
+    node was asked, or the balancer; ``key``: its name; ``named``: whether its conversation has a
+    name for the balancer. Times are those of the monotonic clock."""
 
     question: str
     kind: str
     key: str
     where: str
+    named: bool = False
     request_id: str = ""
+    ignored: str = ""
     cause: str | None = None
     begun: float = field(factory=time.monotonic)
     ended: float = 0.0
@@ -26,6 +29,14 @@ class Turn:
     @property
     def answered(self) -> bool:
         return self.cause == ""
+
+    @property
+    def conversation(self) -> str:
+        return self.question.rpartition("-")[0]
+
+    def overlaps(self, begin: float, end: float) -> bool:
+        """Whether it was under way at any moment of a time."""
+        return self.begun <= end and self.ended >= begin
 
     @property
     def seconds(self) -> float:

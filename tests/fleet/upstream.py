@@ -25,14 +25,16 @@ LATENCY = "[[wait 0.02]]"
 
 
 class Upstream:
-    """``reached``: of each question the nodes that have sent it, and were answered; ``foreign``:
-    what else than one conversation was in a request."""
+    """``reached``: of each question the nodes that have sent it, and were answered; ``said``: how
+    many messages of user and assistant; ``foreign``: what else than one conversation was in a
+    request."""
 
     account: Account
     port: IListeningPort
 
     def __init__(self) -> None:
         self.reached: defaultdict[str, list[str]] = defaultdict(list)
+        self.said: dict[str, int] = {}
         self.foreign: list[str] = []
         self._nodes: dict[str, str] = {}
         self._refused: Any = ()
@@ -71,6 +73,7 @@ class Upstream:
         question = asked[-1] if asked else ""
         token = received.headers.get("authorization", "").partition(" ")[2]
         self.reached[question].append(self._nodes.get(token, "nobody"))
+        self.said[question] = len(received.body["messages"])
         conversations = set(QUESTION.findall(json.dumps(received.body)))
         if len(conversations) != 1:
             self.foreign.append(f"{question or 'nothing'}: there is {sorted(conversations)} in it")
