@@ -41,11 +41,12 @@ class Checks:
     def _upstream(self) -> Upstream:
         return self.disturbances.upstream
 
-    def all(self) -> None:
+    def all(self, with_store: bool) -> None:
         self._answers()
         self._failures()
-        self._ledger()
-        self._quotas()
+        if with_store:
+            self._ledger()
+            self._quotas()
 
     def _answers(self) -> None:
         check = self._verdict

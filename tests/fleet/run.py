@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
@@ -79,6 +80,14 @@ class Run:
         self._balancer.stop()
 
     def all(self) -> None:
+        """Do it all, as far as it goes."""
+        try:
+            self._all()
+        except Exception as error:
+            self.verdict.check("it went on to its end", False, repr(error))
+            traceback.print_exc()
+
+    def _all(self) -> None:
         self._began = time.monotonic()
         with ThreadPoolExecutor(len(self._nodes)) as starting:
             list(starting.map(Node.start, self._nodes))
@@ -98,7 +107,7 @@ class Run:
             Plan(self._disturbances, PROBE).all()
             self._say("the plan is asked")
         wait(self._at_rest, 30, "the end of all turns")
-        self._checks.all()
+        self._checks.all(WITH_STORE)
         for node in self._nodes:
             node.terminate()
         ends = [node.ended() for node in self._nodes]
