@@ -16,7 +16,12 @@ from urllib.parse import urlsplit
 
 import anthropic
 import openai
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidStatus,
+    WebSocketException,
+)
 from websockets.sync.client import ClientConnection, connect
 
 from .keys import secret
@@ -45,6 +50,10 @@ def cause_of(error: Exception) -> str:
         return LOST
     if isinstance(error, (openai.APIError, anthropic.APIError)):
         return f"event {_code(error.body)}"
+    if isinstance(error, InvalidStatus):
+        return f"{error.response.status_code} handshake"
+    if isinstance(error, ConnectionClosedOK):
+        return f"WebSocket closed: {error.rcvd and error.rcvd.reason}"
     lost = (OSError, HTTPException, ConnectionClosed, WebSocketException)
     if isinstance(error, lost) or type(error).__module__.startswith("httpx"):
         return LOST

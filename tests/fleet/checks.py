@@ -85,6 +85,8 @@ class Checks:
             return "stored while the database was lost"
         if cause.startswith(GONE) and self._was_killed(turn):
             return "node killed"
+        if cause.startswith("503") and self._asked_directly(turn):
+            return "asked of a node that stops, past the balancer"
         return None
 
     def _without_store(self, turn: Turn) -> bool:
@@ -103,6 +105,10 @@ class Checks:
             turn.overlaps(*when) and (reached or [node]) == [node]
             for node, when in self.disturbances.killed.items()
         )
+
+    def _asked_directly(self, turn: Turn) -> bool:
+        stopped = self.disturbances.stopped.get(turn.where)
+        return stopped is not None and turn.overlaps(*stopped)
 
     # -- the ledger --
 

@@ -26,7 +26,7 @@ PATIENCE = 20.0
 
 @define
 class Disturbances:
-    """``killed``: when each node was killed, from and to; ``outages``: when the database was lost,
+    """``killed`` and ``stopped``: when each node was, from and to; ``outages``: when the database was lost,
     from and to, until all nodes knew it was back."""
 
     farm: Farm
@@ -35,6 +35,7 @@ class Disturbances:
     verdict: Verdict
     say: Callable[[str], None]
     killed: dict[str, tuple[float, float]] = field(factory=dict)
+    stopped: dict[str, tuple[float, float]] = field(factory=dict)
     outages: list[tuple[float, float]] = field(factory=list)
     _numbers: Iterator[int] = field(factory=lambda: count(1_000_000))
 
@@ -78,6 +79,7 @@ class Disturbances:
     def drain(self, node: Node) -> None:
         """Stop it while it answers: nobody is cut."""
         with self.long_stream(node) as asked:
+            began = time.monotonic()
             node.terminate()
             took = self.verdict.happens("/health of a node that stops is 503",
                                         lambda: node.health()[0] == 503, 2)  # fmt: skip
@@ -85,6 +87,7 @@ class Disturbances:
             self.verdict.check("while its streams still run", not asked.done())
             self.verdict.check("a drained stream ends whole", asked.exception() is None)
         status = node.ended()
+        self.stopped[node.name] = began, time.monotonic()
         self.say(f"{node.name} is stopped")
         self.verdict.check("a stopped node ends well", status == 0, status)
         self.verdict.none("a stopped node leaves no process", node.left_over)
