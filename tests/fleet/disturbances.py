@@ -26,8 +26,8 @@ PATIENCE = 20.0
 
 @define
 class Disturbances:
-    """``killed`` and ``stopped``: when each node was, from and to; ``outages``: when the database was lost,
-    from and to, until all nodes knew it was back."""
+    """``killed`` and ``stopped``: when each node was, from and to; ``outages``: when the database
+    was lost, from and to, until all nodes knew it was back."""
 
     farm: Farm
     upstream: Upstream

@@ -52,7 +52,7 @@ class Run:
         if WITH_STORE:
             options += ["--store", self._database]
         if hasattr(Settings(), "drain_notice"):
-            options += ["--drain-notice", "2"]
+            options += ["--drain-notice", "5"]
         self._nodes = [self._node(directory, name, options) for name in ("a", "b")]
         ports = {node.name: node.port for node in self._nodes}
         self._balancer = Balancer(directory, self._port(), ports)
