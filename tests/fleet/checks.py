@@ -44,6 +44,7 @@ class Checks:
     def all(self, with_store: bool) -> None:
         self._answers()
         self._failures()
+        self._affinity()
         if with_store:
             self._ledger()
             self._quotas()
@@ -60,6 +61,22 @@ class Checks:
             t.question for t in self.turns if t.answered and not self._upstream.reached[t.question]
         ]
         check.none("every answer comes from upstream", unpaid)
+
+    def _affinity(self) -> None:
+        """How many turns went where the one before them had been."""
+        before: dict[str, list[str]] = {}
+        stayed: Counter[bool] = Counter()
+        follow_ups: Counter[bool] = Counter()
+        for turn in self.turns:
+            at = self._upstream.reached[turn.question]
+            if turn.conversation in before and at and turn.where == "balancer":
+                follow_ups[turn.named] += 1
+                stayed[turn.named] += at == before[turn.conversation]
+            before[turn.conversation] = at
+        for named, what in ((True, "a named conversation"), (False, "a key's conversations")):
+            share = stayed[named] / max(1, follow_ups[named])
+            told = f"{share:.0%} of {follow_ups[named]}"
+            self._verdict.figures[f"turns of {what} at the node of the turn before"] = told
 
     # -- failures --
 
@@ -168,6 +185,8 @@ class Checks:
         self._verdict.check(
             "the hours' sums are those of the turns", turns == hours, (turns, hours)
         )
+        said = self._rows("SELECT * FROM turns WHERE CAST(turns AS TEXT) LIKE '%question-%'")
+        self._verdict.none("the ledger has nothing that was said", said)
         self._verdict.figures["turns in the ledger"] = str(turns["turns"])
 
     # -- quotas --

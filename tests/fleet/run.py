@@ -9,7 +9,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from harness import newest_cli
-from postgres import Postgres
+from postgres import GUARDED, PASSWORD, Postgres
 
 from claudeproxy.options import Settings
 from claudeproxy.ports import is_free
@@ -46,11 +46,12 @@ class Run:
         # Below those that the system gives to connections: a node gets its own again.
         self._ports = iter(SystemRandom().sample(range(30_000, 32_000), 100))
         self._database = server.create_database()
+        store = server.url(self._database.rpartition("/")[2], GUARDED)
         key_file = directory / "keys"
         keys.write(key_file)
         options = [*OPTIONS, "--claude", newest_cli(), "--api-key-file", str(key_file)]
         if WITH_STORE:
-            options += ["--store", self._database]
+            options += ["--store", store]
         if hasattr(Settings(), "drain_notice"):
             options += ["--drain-notice", "5"]
         self._nodes = [self._node(directory, name, options) for name in ("a", "b")]
@@ -65,7 +66,7 @@ class Run:
         home.mkdir()
         # About noon, whenever this runs: the day of the quotas must not end meanwhile.
         zone = {"TZ": f"<noon>{(time.gmtime().tm_hour - 12):+d}"}
-        environ = {**self._upstream.log_in(name, home), **zone}
+        environ = {**self._upstream.log_in(name, home), **zone, "PGPASSWORD": PASSWORD}
         return Node(name, home, self._port(), environ, PROBE, options)
 
     def _port(self) -> int:
@@ -115,6 +116,16 @@ class Run:
         for node in self._nodes:
             self.verdict.none(f"{node.name} leaves no process", node.left_over)
             self.verdict.none(f"{node.name} has logged no error", node.errors())
+        self._logs()
+
+    def _logs(self) -> None:
+        """Nobody may find there what was said, or a password."""
+        for log in (*(node.log for node in self._nodes), self._balancer.log):
+            secrets = [PASSWORD, *map(keys.secret, keys.RULES), "question-"]
+            found = [secret for secret in secrets if secret in log.read_text()]
+            self.verdict.none(
+                f"no secret and nothing said is in {log.parent.name}/{log.name}", found
+            )
 
     def _disturb(self) -> None:
         a, b = self._nodes
