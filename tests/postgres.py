@@ -215,15 +215,30 @@ class Postgres:
             self._server.send_signal(STOP[mode])
             self._server.wait(60)
 
+    def freeze(self) -> None:
+        """Be silent, and keep all connections: as a machine that has gone looks from another."""
+        # Itself first: or it would start others meanwhile.
+        for process in self._family:
+            process.suspend()
+
+    def thaw(self) -> None:
+        """Go on."""
+        for process in reversed(list(self._family)):
+            process.resume()
+
+    @property
+    def _family(self) -> Iterator[psutil.Process]:
+        server = psutil.Process(self.pid)
+        yield server
+        yield from server.children(recursive=True)
+
     def kill(self) -> None:
         """All its processes end without a goodbye."""
         if self.running:
             assert self._server is not None
-            family = psutil.Process(self.pid)
-            # Stopped first, or it would start others in the place of those that are killed.
-            family.suspend()
-            children = family.children(recursive=True)
-            for process in (*children, family):
+            self.freeze()
+            server, *children = self._family
+            for process in (*children, server):
                 process.kill()
             self._server.wait(60)
             psutil.wait_procs(children, 60)

@@ -111,6 +111,16 @@ class Disturbances:
         wait(self._none_wait, PATIENCE, "the arrival of the rows that waited")
         self.say(f"the database is back, and {sum(waiting)} rows have arrived")
 
+    def freeze_database(self) -> None:
+        """Its machine has gone: nobody says so, and connections stay open."""
+        with self._outage():
+            self.server.freeze()
+            self.verdict.happens(
+                "a database that is silent counts as lost", lambda: not any(self._stores()), 30
+            )
+            self.server.thaw()
+        self.say("the database was silent, and is back")
+
     def restart_database(self) -> None:
         with self._outage():
             self.server.restart("immediate")

@@ -143,8 +143,10 @@ class Run:
         if WITH_STORE:
             self._reach(0.65)
             disturb.lose_database(self._most // 20)
-            self._reach(0.85)
+            self._reach(0.75)
             disturb.restart_database()
+            self._reach(0.85)
+            disturb.freeze_database()
         self._reach(1.0)
 
     def _reach(self, share: float) -> None:
