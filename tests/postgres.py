@@ -213,6 +213,7 @@ class Postgres:
         if self.running:
             assert self._server is not None
             self._server.send_signal(STOP[mode])
+            self.thaw()
             self._server.wait(60)
 
     def freeze(self) -> None:
