@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import glob
 from itertools import count
 from pathlib import Path
@@ -212,20 +212,22 @@ class Postgres:
         ``immediate`` leaves a recovery for the next start."""
         if self.running:
             assert self._server is not None
-            self._server.send_signal(STOP[mode])
             self.thaw()
+            self._server.send_signal(STOP[mode])
             self._server.wait(60)
 
     def freeze(self) -> None:
         """Be silent, and keep all connections: as a machine that has gone looks from another."""
         # Itself first: or it would start others meanwhile.
         for process in self._family:
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def thaw(self) -> None:
         """Go on."""
         for process in reversed(list(self._family)):
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     @property
     def _family(self) -> Iterator[psutil.Process]:
@@ -240,7 +242,8 @@ class Postgres:
             self.freeze()
             server, *children = self._family
             for process in (*children, server):
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._server.wait(60)
             psutil.wait_procs(children, 60)
 
