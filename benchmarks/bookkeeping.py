@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater, react
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.engine import Engine, Limits
-from claudeproxy.ledger.ledger import Ledger
+from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import Usage
 from claudeproxy.telemetry.labels import ModelLabels
@@ -36,8 +36,9 @@ async def measure(reactor: Any) -> None:
     engine = Engine(reactor, _no_process, catalogue, Limits())
     metrics = Metrics(reactor, engine, ModelLabels(catalogue), lambda: Build("", ""))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ledger = Ledger(Path(folder) / "ledger.sqlite")
-        ledger.open(reactor)
+        file = sqlite_ledger(Path(folder) / "ledger.sqlite")
+        file.open(reactor)
+        ledger = Ledger(file)
         journal = Journal(engine)
         journal.observers += [ledger.add, metrics.observe, Quotas(engine).heard]
         for _ in range(ROUNDS):
@@ -48,7 +49,7 @@ async def measure(reactor: Any) -> None:
                     await deferLater(reactor, 0, lambda: None)
             await ledger.latest(1)
             print(f"{1000 * (time.process_time() - before) / TURNS:.4f}", flush=True)
-        ledger.close()
+        file.close()
 
 
 def _turn(journal: Journal, ident: str) -> None:

@@ -126,10 +126,14 @@ def alias(text: str) -> tuple[str, str]:
     raise ValueError("NAME=MODEL")
 
 
+_WINDOW = r"(five_hour|seven_day)(_[a-z0-9]+)*"
+"""Of the names that Anthropic gives its windows, what does not change with the models."""
+
+
 def share(text: str) -> tuple[str, float]:
     """(window, share from 0 to 1) of ``WINDOW=PERCENT``."""
     window, _, percent = text.partition("=")
     number = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]+)?)%?", percent)
-    if re.fullmatch(r"[a-z][a-z0-9_]*", window) and number and float(number[1]) <= 100:
+    if re.fullmatch(_WINDOW, window) and number and float(number[1]) <= 100:
         return window, float(number[1]) / 100
-    raise ValueError("WINDOW=PERCENT, such as five_hour=20")
+    raise ValueError("WINDOW=PERCENT, such as five_hour=20 or seven_day_opus=50")

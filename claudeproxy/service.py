@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from attrs import evolve
@@ -29,7 +28,7 @@ from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
-from claudeproxy.ledger.ledger import Ledger
+from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.options import ConfigError, Settings, written
 from claudeproxy.page.routes import AREAS, FORMS, Page
 from claudeproxy.page.settings import Setting
@@ -46,6 +45,9 @@ from claudeproxy.state import (
     responses_file,
     working_directory,
 )
+from claudeproxy.store.database import Database
+from claudeproxy.store.sqlite import SQLite
+from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.telemetry.labels import ModelLabels
 from claudeproxy.telemetry.metrics import Metrics
 from claudeproxy.telemetry.present import Build, KeyQuota
@@ -56,7 +58,6 @@ from claudeproxy.web.pages import Status
 from claudeproxy.web.recorder import Recorder
 from claudeproxy.web.routes import API
 from claudeproxy.web.site import CONNECTIONS, LimitedSite
-from claudeproxy.web.store import Store
 
 SUBSCRIPTION = "subscription"
 """The name of the upstream that the CLI talks to by itself."""
@@ -97,8 +98,12 @@ class Claudemax(MultiService):
             settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
         )
         self.gate = evolve(gate, pages=AREAS, forms=FORMS)
-        self._store = None if settings.no_store else _store(environ)
-        self._ledger = None if settings.no_ledger else _ledger(environ)
+        self._databases: list[Database] = []
+        self._store = self._ledger = None
+        if not settings.no_store:
+            self._store = Store(self._kept_in(sqlite_store, responses_file(environ), "--no-store"))
+        if not settings.no_ledger:
+            self._ledger = Ledger(self._kept_in(sqlite_ledger, ledger_file(environ), "--no-ledger"))
         self._recorder = _recorder(reactor, settings)
         models = ModelLabels(self.engine.catalogue)
         self._metrics = Metrics(reactor, self.engine, models, self._build, self._key_quotas)
@@ -124,6 +129,15 @@ class Claudemax(MultiService):
         connections = CONNECTIONS + 2 * (settings.concurrency + settings.queue)
         self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
 
+    def _kept_in(self, make: Callable[[Path], SQLite], path: Path, without: str) -> Database:
+        try:
+            database = make(path)
+        except (OSError, sqlite3.Error) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
+        self._databases.append(database)
+        return database
+
     def _trace(self, endpoint: str, models: ModelLabels) -> None:
         try:
             # Only where it is asked for: it is an extra, and takes memory.
@@ -138,10 +152,8 @@ class Claudemax(MultiService):
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""
         super().startService()
-        if self._store is not None:
-            self._store.open(self.reactor)
-        if self._ledger is not None:
-            self._ledger.open(self.reactor)
+        for database in self._databases:
+            database.open(self.reactor)
         self._scratch = Scratch()
         upstream = self._upstream(self._scratch.path)
         self.cli.environment = launch.environment(
@@ -193,10 +205,8 @@ class Claudemax(MultiService):
         stopped = super().stopService()
         if stopped is not None:
             await stopped
-        if self._store is not None:
-            self._store.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        for database in self._databases:
+            database.close()
         if self._scratch is not None:
             self._scratch.remove()
 
@@ -275,27 +285,6 @@ def _recorder(reactor: IDaemonReactor, settings: Settings) -> Recorder | None:
         return Recorder(reactor, recordings(settings.record))
     except StateError as error:
         raise ConfigError(f"--record: {error}") from None
-
-
-def _store(environ: Mapping[str, str]) -> Store:
-    path = responses_file(environ)
-    with _creating(path, "--no-store"):
-        return Store(path)
-
-
-def _ledger(environ: Mapping[str, str]) -> Ledger:
-    path = ledger_file(environ)
-    with _creating(path, "--no-ledger"):
-        return Ledger(path)
-
-
-@contextmanager
-def _creating(path: Path, without: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
 
 
 def _shown(settings: Settings) -> list[Setting]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import define, field
 from twisted.internet.error import ProcessDone
@@ -205,6 +205,8 @@ class Heard:
 class Machine:
     """``script``: what the CLIs say to the messages put to them, in order."""
 
+    made: ClassVar[list[Machine]] = []
+
     script: list[bytes] = field(factory=list)
     limits: Limits = field(factory=lambda: Limits(processes=4))
     rewinds: bool | None = True
@@ -223,6 +225,17 @@ class Machine:
         self.engine = Engine(self.clock, self._spawn, catalogue, self.limits, self.now)
         self.engine.start()
         self.run()
+        self.made.append(self)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """No turn is left running: those that are collected while they run are closed in any
+        order, and what the end of one fires finds another closed."""
+        while cls.made:
+            machine = cls.made.pop()
+            for group in list(machine.engine._groups):
+                group.cancel()
+            machine.run()
 
     def now(self) -> float:
         return 1000.0 + self.clock.seconds()

@@ -153,7 +153,7 @@ WHOLE = 'must be an integer, {} or more (got "{}")'
 HOST = 'must be a host name such as claude.example.com, with or without a port (got "{}")'
 ORIGIN = 'must be an origin such as https://chat.example.com, without a path (got "{}")'
 URL = "must be an http or https URL without user, password or query"
-SHARE = 'must be WINDOW=PERCENT, such as five_hour=20 (got "{}")'
+SHARE = 'must be WINDOW=PERCENT, such as five_hour=20 or seven_day_opus=50 (got "{}")'
 PORT = (
     'must be a port number up to 65535 or an endpoint such as unix:/run/claudemax.sock (got "{}")'
 )
@@ -221,6 +221,7 @@ PORT = (
         ("reserve", "five_hour=nan", SHARE.format("five_hour=nan")),
         ("reserve", "five_hour=٣", SHARE.format("five_hour=٣")),
         ("reserve", "five hour=20", SHARE.format("five hour=20")),
+        ("reserve", "five_hours=20", SHARE.format("five_hours=20")),
         ("extra-usage", "maybe", 'must be true or false (got "maybe")'),
         ("plain-tool-names", "maybe", 'must be true or false (got "maybe")'),
     ],

@@ -1,4 +1,4 @@
-"""The file with a row for each turn, and a row of sums for each hour.
+"""A row for each turn, and a row of sums for each hour.
 
 The hours outlive their turns, which are bounded in number: what was spent last year is still known.
 """
@@ -14,11 +14,11 @@ from typing import Any
 
 from attrs import asdict, fields, fields_dict, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
-from claudeproxy._database import Database
 from claudeproxy.messages import Usage
+from claudeproxy.store.database import Cursor, Database
+from claudeproxy.store.sqlite import SQLite
 
 from .record import COUNTED, PAID, PLAN, TurnRecord
 
@@ -94,39 +94,29 @@ class Report:
 
 
 _APART = ["hour", "key", "model", "client"]
+_DOLLARS = ("list_price", "saved")
 _SUMS = [name for name in fields_dict(Hour) if name not in (*_APART, "usage")] + _USAGE
 
 
 class Ledger:
-    """All methods but :meth:`open` and :meth:`close` return a Deferred of what they describe. What
-    was added is there for any call after it."""
+    """All methods return a Deferred of what they describe. What was added is there for any call
+    after it."""
 
     log = Logger()
 
     def __init__(
         self,
-        path: Path,
+        database: Database,
         now: Callable[[], float] = time.time,
         *,
         max_turns: int = MAX_TURNS,
         max_age: float = MAX_AGE,
     ) -> None:
-        """Create the file; one that SQLite cannot read is moved aside.
-
-        :raises OSError, sqlite3.Error: when it cannot be created.
-        """
+        """``now``: epoch seconds."""
+        self._database = database
         self._now = now
         self._max_turns = max_turns
         self._max_age = max_age
-        self._database = Database(path, _prepare)
-
-    def open(self, reactor: IReactorFromThreads) -> None:
-        """Get ready for calls."""
-        self._database.open(reactor)
-
-    def close(self) -> None:
-        """Wait for the calls so far, and close the file."""
-        self._database.close()
 
     def add(self, record: TurnRecord) -> Deferred[None]:
         """Add a turn. Never fails: errors are logged."""
@@ -164,12 +154,11 @@ class Ledger:
 
     # -- in the thread --
 
-    def _add(self, cursor: Any, record: TurnRecord) -> None:
+    def _add(self, cursor: Cursor, record: TurnRecord) -> None:
         row = asdict(record, filter=lambda attribute, _: attribute.name != "usage")
         usage, price = asdict(record.usage), record.list_price
         row.update({name: json.dumps(row[name]) for name in _JSON}, **usage)
         _insert(cursor, "turns", row)
-        turn = cursor.lastrowid
         hour = {
             "hour": _hour_of(record.time),
             "key": record.key or "",
@@ -185,12 +174,15 @@ class Ledger:
         }
         if _has_many(cursor, hour):
             hour["model"] = hour["client"] = OTHERS
-        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
-        _insert(cursor, "hours", hour, f"ON CONFLICT DO UPDATE SET {sums}")
-        cursor.execute("DELETE FROM turns WHERE id <= ?", (turn - self._max_turns,))
-        old = self._now() - self._max_age
-        cursor.execute("DELETE FROM turns WHERE time < ?", (old,))
-        cursor.execute("DELETE FROM hours WHERE hour < ?", (old,))
+        sums = ", ".join(f"{name} = hours.{name} + excluded.{name}" for name in _SUMS)
+        _insert(cursor, "hours", hour, f"ON CONFLICT ({', '.join(_APART)}) DO UPDATE SET {sums}")
+        cursor.execute(
+            "DELETE FROM turns WHERE id <= (SELECT max(id) FROM turns) - :most",
+            {"most": self._max_turns},
+        )
+        old = {"old": self._now() - self._max_age}
+        cursor.execute("DELETE FROM turns WHERE time < :old", old)
+        cursor.execute("DELETE FROM hours WHERE hour < :old", old)
 
 
 def _hour_of(when: float) -> int:
@@ -199,48 +191,48 @@ def _hour_of(when: float) -> int:
     return (int(when) + east) // HOUR * HOUR - east
 
 
-def _has_many(cursor: Any, hour: Mapping[str, Any]) -> bool:
+def _has_many(cursor: Cursor, hour: Mapping[str, Any]) -> bool:
     """Whether the key of this row has more than enough other rows in its hour."""
     cursor.execute(
-        "SELECT count(*) FROM hours WHERE hour = :hour AND key = :key"
-        " HAVING count(*) >= :most AND NOT max(model = :model AND client = :client)",
+        "SELECT count(*) FROM hours WHERE hour = :hour AND key = :key HAVING count(*) >= :most"
+        " AND sum(CASE WHEN model = :model AND client = :client THEN 1 ELSE 0 END) = 0",
         {**hour, "most": MAX_NAMES},
     )
     return cursor.fetchone() is not None
 
 
-def _insert(cursor: Any, table: str, row: Mapping[str, Any], more: str = "") -> None:
-    marks = ", ".join("?" * len(row))
-    statement = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks}) {more}"
-    cursor.execute(statement, tuple(row.values()))
+def _insert(cursor: Cursor, table: str, row: Mapping[str, Any], more: str = "") -> None:
+    values = ", ".join(f":{name}" for name in row)
+    cursor.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values}) {more}", row)
 
 
-def _turn(cursor: Any, request_id: str) -> TurnRecord | None:
-    cursor.execute(f"SELECT {', '.join(_COLUMNS)} FROM turns WHERE request_id = ?", (request_id,))
+def _turn(cursor: Cursor, request_id: str) -> TurnRecord | None:
+    cursor.execute(
+        f"SELECT {', '.join(_COLUMNS)} FROM turns WHERE request_id = :id", {"id": request_id}
+    )
     return next(map(_record, cursor.fetchall()), None)
 
 
-def _latest(cursor: Any, limit: int, before: float | None, only: str | None) -> list[TurnRecord]:
-    wanted = ["1"] if only is None else [_ONLY[only]]
-    values: list[float] = []
+def _latest(cursor: Cursor, limit: int, before: float | None, only: str | None) -> list[TurnRecord]:
+    wanted = ["1 = 1"] if only is None else [_ONLY[only]]
     if before is not None:
-        wanted.append("time < ?")
-        values.append(before)
+        wanted.append("time < :before")
     cursor.execute(
         f"SELECT {', '.join(_COLUMNS)} FROM turns WHERE {' AND '.join(wanted)}"
-        " ORDER BY time DESC, id DESC LIMIT ?",
-        (*values, limit),
+        " ORDER BY time DESC, id DESC LIMIT :limit",
+        {"before": before, "limit": limit},
     )
     return list(map(_record, cursor.fetchall()))
 
 
-def _hours(cursor: Any, since: float, by: Sequence[str]) -> list[Hour]:
+def _hours(cursor: Cursor, since: float, by: Sequence[str]) -> list[Hour]:
     apart = [name if name in by else "0" if name == "hour" else "''" for name in _APART]
-    sums = [f"sum({name})" for name in _SUMS]
+    # PostgreSQL's sum of integers is no integer.
+    sums = [f"sum({n})" if n in _DOLLARS else f"CAST(sum({n}) AS BIGINT)" for n in _SUMS]
     cursor.execute(
-        f"SELECT {', '.join([*apart, *sums])} FROM hours WHERE hour > ?"
+        f"SELECT {', '.join([*apart, *sums])} FROM hours WHERE hour > :since"
         f" GROUP BY {', '.join(by)} ORDER BY {'hour' if 'hour' in by else 'sum(turns) DESC'}",
-        (since - HOUR,),
+        {"since": since - HOUR},
     )
     names = [*_APART, *_SUMS]
     at = len(names) - len(_USAGE)
@@ -253,11 +245,11 @@ def _hours(cursor: Any, since: float, by: Sequence[str]) -> list[Hour]:
 _TAKEN = "placement <> ''"
 
 
-def _shares(cursor: Any, since: float) -> list[Report]:
+def _shares(cursor: Cursor, since: float) -> list[Report]:
     cursor.execute(
         "SELECT time, key, windows_before, windows_after FROM turns"
-        f" WHERE time >= ? AND {_TAKEN} AND windows_after <> '{{}}' ORDER BY +id",
-        (since,),
+        f" WHERE time >= :since AND {_TAKEN} AND windows_after <> '{{}}' ORDER BY +id",
+        {"since": since},
     )
     return [
         Report(when, key, json.loads(before), json.loads(after))
@@ -265,14 +257,21 @@ def _shares(cursor: Any, since: float) -> list[Report]:
     ]
 
 
-def _spent_by_keys(cursor: Any, since: float) -> dict[str, tuple[int, int]]:
-    tokens = " + ".join(f"sum({name})" for name in COUNTED)
+def _spent_by_keys(cursor: Cursor, since: float) -> dict[str, tuple[int, int]]:
     cursor.execute(
-        f"SELECT key, count(*), {tokens} FROM turns"
-        f" WHERE time >= ? AND {_TAKEN} AND key IS NOT NULL GROUP BY key",
-        (since,),
+        f"SELECT key, count(*), CAST(sum({' + '.join(COUNTED)}) AS BIGINT) FROM turns"
+        f" WHERE time >= :since AND {_TAKEN} AND key IS NOT NULL GROUP BY key",
+        {"since": since},
     )
     return {key: (turns, spent) for key, turns, spent in cursor.fetchall()}
+
+
+def sqlite_ledger(path: Path) -> SQLite:
+    """The file of a ledger; one that SQLite cannot read is moved aside.
+
+    :raises OSError, sqlite3.Error: when it cannot be created.
+    """
+    return SQLite(path, _prepare)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -12,12 +12,12 @@ from twisted.web.server import Request
 from claudeproxy.dialects.responses import Responses
 from claudeproxy.dialects.responses_stream import ResponsesStream
 from claudeproxy.messages import Event, Failure
+from claudeproxy.store.responses import ResponseTable, Stored
 
 from .access_log import Facts, facts
 from .event_log import EventLog
 from .handler import Asker, TurnHandler
 from .json_replies import request_id
-from .store import Store, Stored
 from .stored_responses import RUNNING
 
 UNSTORED = 16
@@ -53,7 +53,7 @@ class Background:
     """The background responses of a daemon. There are no more of them than the engine has room for,
     and none takes longer than any other turn may."""
 
-    def __init__(self, reactor: IReactorTime, handler: TurnHandler, store: Store) -> None:
+    def __init__(self, reactor: IReactorTime, handler: TurnHandler, store: ResponseTable) -> None:
         self._reactor = reactor
         self._handler = handler
         self._store = store

@@ -17,15 +17,15 @@ from claudeproxy.dialects.fields import Fields
 from claudeproxy.dialects.metadata import read_metadata
 from claudeproxy.dialects.responses_items import ascends, limit_of, listing, page
 from claudeproxy.messages import Failure, FailureError, Kind
+from claudeproxy.store.completions import CompletionTable, StoredCompletion, Wanted
+from claudeproxy.store.store import Store
 
 from .access_log import facts
 from .bodies import read_json
-from .completion_table import CompletionTable, StoredCompletion, Wanted
 from .fairness import TimeSlice, no_collector
 from .handler import Keep, TurnHandler
 from .json_replies import reply, request_id
 from .routing import below_v1, make_app, queried
-from .store import Store
 
 _app = make_app()
 _ALL = "/chat/completions"

@@ -15,13 +15,13 @@ from claudeproxy.dialects.fields import Fields
 from claudeproxy.dialects.metadata import read_metadata
 from claudeproxy.dialects.responses_items import page
 from claudeproxy.messages import Failure, FailureError, Kind
+from claudeproxy.store.conversations import Conversation, ConversationTable
+from claudeproxy.store.store import Store
 
 from .access_log import facts
 from .bodies import read_json
-from .conversation_table import Conversation, ConversationTable
 from .json_replies import reply
 from .routing import below_v1, make_app, queried
-from .store import Store
 
 _app = make_app()
 _ONE = "/conversations/<ident>"

@@ -17,6 +17,8 @@ from claudeproxy.dialects.responses_input import Past
 from claudeproxy.dialects.responses_replay import replay
 from claudeproxy.engine.engine import Engine
 from claudeproxy.messages import Failure, FailureError, Kind
+from claudeproxy.store.responses import Stored
+from claudeproxy.store.store import Store
 
 from . import stored_responses
 from .access_log import facts
@@ -29,7 +31,6 @@ from .handler import Keep, TurnHandler
 from .json_replies import refuse, reply, request_id
 from .responses_socket import ResponsesSocket
 from .routing import below_v1, make_app, queried
-from .store import Store, Stored
 
 _app = make_app()
 _ONE = "/responses/<ident>"
@@ -49,7 +50,7 @@ class ResponsesAPI:
         self._store = store
         if store is not None:
             self._conversing = Conversing(store.conversations)
-            self._background = Background(reactor, handler, store)
+            self._background = Background(reactor, handler, store.responses)
 
     @below_v1(_app, "/responses", "POST")
     async def create(self, request: Request) -> bytes:
@@ -114,7 +115,7 @@ class ResponsesAPI:
 
         def keep(response: dict[str, Any]) -> None:
             if parsed.keep and not parsed.background:
-                store.put(Stored(response, parsed.items, parsed.previous, key))
+                store.responses.put(Stored(response, parsed.items, parsed.previous, key))
             if conversation:
                 self._conversing.keep(conversation, response, parsed.items, key)
 
@@ -179,7 +180,7 @@ class ResponsesAPI:
         if first is None:
             return reply(request, response)
         assert self._store is not None
-        log = EventLog(await self._store.events(ident) or replay(response), ended=True)
+        log = EventLog(await self._store.responses.events(ident) or replay(response), ended=True)
         return await Follower(self._reactor, request, log, first).serve()
 
     @below_v1(_app, f"{_ONE}/cancel", "POST")
@@ -210,12 +211,12 @@ class ResponsesAPI:
         key = facts(request).key
         if self._store is not None and self._background.find(ident, key) is not None:
             self._background.delete(ident)
-        if self._store is None or not await self._store.delete(ident, key):
+        if self._store is None or not await self._store.responses.delete(ident, key):
             raise self._not_found(ident)
         return reply(request, {"id": ident, "object": "response", "deleted": True})
 
     async def _stored(self, ident: str, key: str | None) -> Stored:
-        found = None if self._store is None else await self._store.get(ident, key)
+        found = None if self._store is None else await self._store.responses.get(ident, key)
         if found is None:
             raise self._not_found(ident)
         return found

@@ -17,6 +17,7 @@ from claudeproxy.dialects.shapes import ParsedBody
 from claudeproxy.engine.engine import Engine
 from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.messages import Failure, FailureError, Kind
+from claudeproxy.store.store import Store
 
 from . import openapi, openapi_page, usage
 from .bodies import read_json
@@ -37,7 +38,6 @@ from .refused import Refused
 from .resource import APIResource
 from .responses import ResponsesAPI
 from .routing import below_v1, make_app
-from .store import Store
 
 Read = Callable[[Any, str, int], ParsedBody]
 """A dialect's function to read a body; see :class:`~claudeproxy.dialects.shapes.ParsedBody`."""

@@ -9,8 +9,7 @@ from claudeproxy.dialects.responses import References
 from claudeproxy.dialects.responses_input import Past
 from claudeproxy.dialects.responses_items import listed
 from claudeproxy.messages import FailureError
-
-from .store import Store
+from claudeproxy.store.store import Store
 
 RUNNING = ("queued", "in_progress")
 """The statuses of a response that is not over."""
@@ -23,7 +22,7 @@ async def past(store: Store | None, wanted: References, key: str | None) -> Past
         return None
     items = {}
     for ident in wanted.responses:
-        found = await store.get(ident, key)
+        found = await store.responses.get(ident, key)
         items.update({item["id"]: item for item in found.output} if found else {})
     if wanted.conversation is not None:
         said = await store.conversations.items(wanted.conversation, key)
@@ -31,7 +30,7 @@ async def past(store: Store | None, wanted: References, key: str | None) -> Past
         return Past(said, items, "conversation")
     if wanted.previous is None:
         return Past(items=items)
-    chain = await store.chain(wanted.previous, key)
+    chain = await store.responses.chain(wanted.previous, key)
     if chain is None:
         return Past(None, items)
     if chain[-1].response["status"] in RUNNING:
@@ -46,7 +45,7 @@ async def input_items(
 ) -> list[Mapping[str, Any]] | None:
     """All input items of a response, including those of the responses before it; ``None`` if one of
     these is not stored."""
-    chain = await store.chain(ident, key) if store is not None else None
+    chain = await store.responses.chain(ident, key) if store is not None else None
     if chain is None:
         return None
     items: list[Mapping[str, Any]] = []

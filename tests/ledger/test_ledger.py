@@ -16,10 +16,20 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import _COLUMNS, _ONLY, MAX_NAMES, OTHERS, Hour, Ledger, Report
+from claudeproxy.ledger.ledger import (
+    _COLUMNS,
+    _ONLY,
+    MAX_NAMES,
+    OTHERS,
+    Hour,
+    Ledger,
+    Report,
+    sqlite_ledger,
+)
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
+from claudeproxy.store.sqlite import SQLite
 
 HOUR = 3600
 NOW = int(datetime(1970, 2, 11, 16).timestamp())
@@ -44,10 +54,15 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
-    opened = Ledger(path, clock, max_turns=5, max_age=10 * HOUR)
+    file = open_file(path)
+    yield Ledger(file, clock, max_turns=5, max_age=10 * HOUR)
+    file.close()
+
+
+def open_file(path: Path) -> SQLite:
+    opened = sqlite_ledger(path)
     opened.open(reactor)
-    yield opened
-    opened.close()
+    return opened
 
 
 FULL = TurnRecord(
@@ -155,10 +170,9 @@ async def test_hours_told_apart_by_one_thing(ledger: Ledger) -> None:
 @ensureDeferred
 async def test_a_file_of_an_older_version(path: Path, clock: Clock) -> None:
     """Its turns are still known, and new ones have what they had not."""
-    opened = Ledger(path, clock)
-    opened.open(reactor)
-    await opened.add(FULL)
-    opened.close()
+    file = open_file(path)
+    await Ledger(file, clock).add(FULL)
+    file.close()
     columns = ", ".join(name for name in _COLUMNS if name != "cause")
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
@@ -166,13 +180,13 @@ async def test_a_file_of_an_older_version(path: Path, clock: Clock) -> None:
             f"CREATE TABLE turns (id INTEGER PRIMARY KEY, {columns});"
             f"INSERT INTO turns ({columns}) SELECT {columns} FROM kept; DROP TABLE kept;"
         )
-    opened = Ledger(path, clock)
-    opened.open(reactor)
+    file = open_file(path)
+    opened = Ledger(file, clock)
     assert await opened.turn("req_1") == FULL
     broken = turn(5, outcome="upstream", cause="it ended")
     await opened.add(broken)
     assert await opened.turn("req_5") == broken
-    opened.close()
+    file.close()
 
 
 @ensureDeferred
@@ -281,11 +295,11 @@ async def test_a_broken_file_is_moved_aside(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"SQLite format 3\0" + b"rubbish" * 1000)
     path.with_name("ledger.sqlite-wal").write_bytes(b"rubbish")
-    made = Ledger(path, Clock())
-    made.open(reactor)
+    file = open_file(path)
+    made = Ledger(file, Clock())
     await made.add(FULL)
     assert await made.latest(10) == [FULL]
-    made.close()
+    file.close()
     assert path.with_name("ledger.sqlite.broken").exists()
 
 

@@ -43,7 +43,7 @@ REQUESTS = "requests=60/min or requests=500/day"
         ("tokens=lots/day", "tokens=100k/min or tokens=2M/day"),
         ("share=five_hour=101", "share=five_hour=30"),
         ("share=30", "share=five_hour=30"),
-        ("reserve=a=1 reserve=a=2", "reserve=five_hour=20, and each of them once"),
+        ("reserve=five_hour=1 reserve=five_hour=2", "reserve=five_hour=20, and each of them once"),
         ("models=", "models=sonnet,haiku"),
         ("models=a,,b", "models=sonnet,haiku"),
         ("models=a models=b", "models=sonnet,haiku, and each of them once"),

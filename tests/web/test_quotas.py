@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.engine import Engine, Limits
-from claudeproxy.ledger.ledger import Ledger
+from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import FailureError, Usage
 from claudeproxy.testing import fake_cli
@@ -199,8 +199,9 @@ def test_headers(dialect: str, expected: dict[str, str]) -> None:
 async def test_shares_are_the_same_after_a_restart(
     quotas: Quotas, time: Time, tmp_path: Path
 ) -> None:
-    ledger = Ledger(tmp_path / "ledger.sqlite", time)
-    ledger.open(reactor)
+    file = sqlite_ledger(tmp_path / "ledger.sqlite")
+    file.open(reactor)
+    ledger = Ledger(file, time)
     hour = 3600.0
     for begin, reports in (
         (NOON - 6 * hour, ((None, 0.3), (0.3, 0.4))),
@@ -219,7 +220,7 @@ async def test_shares_are_the_same_after_a_restart(
             await ledger.add(record)
     again = Quotas(quotas._engine)
     await again.restore(ledger)
-    ledger.close()
+    file.close()
     rules = Rules(shares={"five_hour": 0.5})
     used = [counted.of("a", rules)[0].used for counted in (quotas, again)]
     assert used == [pytest.approx(25)] * 2
@@ -394,10 +395,12 @@ async def test_the_day_is_remembered(
 async def test_what_is_refused_does_not_count(
     make_daemon: Any, tmp_path: Path, write: Callable[..., str]
 ) -> None:
-    path = write("app: app requests=2/day models=haiku\nshy: shy requests=5/day reserve=a=50\n")
+    path = write(
+        "app: app requests=2/day models=haiku\nshy: shy requests=5/day reserve=five_hour=50\n"
+    )
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
     engine, quotas, keys = daemon.api.engine, daemon.api.quotas, daemon.api.gate.keys
-    windows = {"a": {"utilization": 0.6, "resetsAt": engine.now() + 3600}}
+    windows = {"five_hour": {"utilization": 0.6, "resetsAt": engine.now() + 3600}}
     engine.quota.hear({"unifiedWindows": windows})
     expected = (
         ("app", "opus", 403), ("app", "haiku", 200), ("shy", "haiku", 429), ("app", "haiku", 200),
@@ -505,7 +508,7 @@ async def test_a_key_that_is_gone_before_its_turn_begins(
         held.set()
         gone.wait(10)
 
-    kept = daemon.api._store._database.run(hold)
+    kept = daemon.api._store.responses._database.run(hold)
     await until(held.is_set)
     fields = {"model": "opus", "input": "y", "previous_response_id": first["id"]}
     asked = run(daemon.post("/v1/responses", fields, authorization="Bearer app"))

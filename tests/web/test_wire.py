@@ -4,9 +4,8 @@ and without a CLI."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from attrs import define
@@ -61,21 +60,8 @@ def no_metrics(accept: str) -> tuple[str, bytes]:
     return "text/plain", b""
 
 
-@pytest.fixture(autouse=True)
-def hung_up() -> Iterator[None]:
-    """No turn is left running: what is collected while it runs is cancelled in any order."""
-    yield
-    for client in Client.made:
-        for group in list(client.machine.engine._groups):
-            group.cancel()
-        client.machine.run()
-    Client.made.clear()
-
-
 class Client:
     """One connection to a server of its own."""
-
-    made: ClassVar[list[Client]] = []
 
     def __init__(
         self,
@@ -91,7 +77,6 @@ class Client:
         status = Status("2", "none")
         api = API(clock, self.machine.engine, gate, lambda: status, no_metrics, recorder=recorder)
         self.site = LimitedSite(clock, api.resource(), gate, api.refused)
-        self.made.append(self)
         self.connect()
 
     def connect(self) -> None:

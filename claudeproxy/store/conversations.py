@@ -9,8 +9,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from claudeproxy._database import Database
-
+from .database import Cursor, Database
 from .tables import HIS, Bounds, as_json
 
 SCHEMA = """
@@ -82,20 +81,28 @@ class ConversationTable:
     # -- in the thread --
 
     def _create(
-        self, cursor: Any, made: Conversation, items: Sequence[Item], key: str | None
+        self, cursor: Cursor, made: Conversation, items: Sequence[Item], key: str | None
     ) -> bool:
         metadata = as_json(made.metadata)
         now = self._now()
         cursor.execute(
-            "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?)",
-            (made.id, made.created, metadata, len(metadata), now, key),
+            "INSERT INTO conversations (id, created, metadata, size, used, key)"
+            " VALUES (:id, :created, :metadata, :size, :now, :key)",
+            {
+                "id": made.id,
+                "created": made.created,
+                "metadata": metadata,
+                "size": len(metadata),
+                "now": now,
+                "key": key,
+            },
         )
         if self._append(cursor, made.id, items, now):
             return True
-        cursor.execute("DELETE FROM conversations WHERE id = ?", (made.id,))
+        cursor.execute("DELETE FROM conversations WHERE id = :id", {"id": made.id})
         return False
 
-    def _get(self, cursor: Any, ident: str, key: str | None) -> Conversation | None:
+    def _get(self, cursor: Cursor, ident: str, key: str | None) -> Conversation | None:
         cursor.execute(
             f"SELECT id, created, metadata FROM conversations WHERE id = :id AND {HIS}"
             " AND used >= :since",
@@ -106,66 +113,88 @@ class ConversationTable:
         return None
 
     def _update(
-        self, cursor: Any, ident: str, metadata: Mapping[str, str], key: str | None
+        self, cursor: Cursor, ident: str, metadata: Mapping[str, str], key: str | None
     ) -> Conversation | None:
         found = self._get(cursor, ident, key)
         if found is None:
             return None
         before, after = as_json(found.metadata), as_json(metadata)
         cursor.execute(
-            "UPDATE conversations SET metadata = ?, size = size + ?, used = ? WHERE id = ?",
-            (after, len(after) - len(before), self._now(), ident),
+            "UPDATE conversations SET metadata = :metadata, size = size + :more, used = :now"
+            " WHERE id = :id",
+            {
+                "metadata": after,
+                "more": len(after) - len(before),
+                "now": self._now(),
+                "id": ident,
+            },
         )
         return Conversation(found.id, found.created, metadata)
 
-    def _delete(self, cursor: Any, ident: str, key: str | None) -> bool:
+    def _delete(self, cursor: Cursor, ident: str, key: str | None) -> bool:
         if self._get(cursor, ident, key) is None:
             return False
-        cursor.execute("DELETE FROM conversations WHERE id = ?", (ident,))
+        cursor.execute("DELETE FROM conversations WHERE id = :id", {"id": ident})
         return True
 
-    def _items(self, cursor: Any, ident: str, key: str | None) -> list[Item] | None:
+    def _items(self, cursor: Cursor, ident: str, key: str | None) -> list[Item] | None:
         if self._get(cursor, ident, key) is None:
             return None
-        cursor.execute("UPDATE conversations SET used = ? WHERE id = ?", (self._now(), ident))
-        cursor.execute("SELECT item FROM items WHERE conversation = ? ORDER BY place", (ident,))
+        self._use(cursor, ident, self._now())
+        cursor.execute(
+            "SELECT item FROM items WHERE conversation = :id ORDER BY place", {"id": ident}
+        )
         return [json.loads(item) for (item,) in cursor.fetchall()]
 
-    def _add(self, cursor: Any, ident: str, items: Sequence[Item], key: str | None) -> bool | None:
+    def _add(
+        self, cursor: Cursor, ident: str, items: Sequence[Item], key: str | None
+    ) -> bool | None:
         if self._get(cursor, ident, key) is None:
             return None
         return self._append(cursor, ident, items, self._now())
 
-    def _append(self, cursor: Any, ident: str, items: Sequence[Item], now: float) -> bool:
+    def _append(self, cursor: Cursor, ident: str, items: Sequence[Item], now: float) -> bool:
         texts = [as_json(item) for item in items]
         more = sum(map(len, texts))
-        cursor.execute("SELECT size FROM conversations WHERE id = ?", (ident,))
+        self._use(cursor, ident, now)  # first: it keeps others from adding in between
+        cursor.execute("SELECT size FROM conversations WHERE id = :id", {"id": ident})
         if cursor.fetchone()[0] + more > self._bounds.max_bytes:
             return False
-        cursor.execute("SELECT max(place) FROM items WHERE conversation = ?", (ident,))
+        cursor.execute("SELECT max(place) FROM items WHERE conversation = :id", {"id": ident})
         last = cursor.fetchone()[0]
         first = 0 if last is None else last + 1
         cursor.executemany(
-            "INSERT INTO items VALUES (?, ?, ?, ?)",
+            "INSERT INTO items (conversation, place, id, item)"
+            " VALUES (:conversation, :place, :id, :item)",
             [
-                (ident, place, item["id"], text)
+                {"conversation": ident, "place": place, "id": item["id"], "item": text}
                 for place, (item, text) in enumerate(zip(items, texts, strict=True), first)
             ],
         )
         cursor.execute(
-            "UPDATE conversations SET size = size + ?, used = ? WHERE id = ?", (more, now, ident)
+            "UPDATE conversations SET size = size + :more WHERE id = :id",
+            {"more": more, "id": ident},
         )
         self._bounds.tidy(cursor, "conversations", now)
         return True
 
-    def _remove(self, cursor: Any, ident: str, item: str, key: str | None) -> bool:
+    def _use(self, cursor: Cursor, ident: str, now: float) -> None:
+        cursor.execute(
+            "UPDATE conversations SET used = :now WHERE id = :id", {"now": now, "id": ident}
+        )
+
+    def _remove(self, cursor: Cursor, ident: str, item: str, key: str | None) -> bool:
         if self._get(cursor, ident, key) is None:
             return False
-        where = "FROM items WHERE conversation = ? AND id = ?"
-        cursor.execute(f"SELECT length(item) {where}", (ident, item))
+        wanted = {"conversation": ident, "item": item}
+        where = "FROM items WHERE conversation = :conversation AND id = :item"
+        cursor.execute(f"SELECT length(item) {where}", wanted)
         found = cursor.fetchone()
         if found is None:
             return False
-        cursor.execute(f"DELETE {where}", (ident, item))
-        cursor.execute("UPDATE conversations SET size = size - ? WHERE id = ?", (found[0], ident))
+        cursor.execute(f"DELETE {where}", wanted)
+        cursor.execute(
+            "UPDATE conversations SET size = size - :less WHERE id = :conversation",
+            {"less": found[0], "conversation": ident},
+        )
         return True

@@ -16,8 +16,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
 
-class Database:
-    """One file, 0600 in a directory 0700. What is run is run in order, each in a transaction."""
+class SQLite:
+    """One file, 0600 in a directory 0700, as a :class:`~.database.Database`. What is run is run in
+    order: what was put is there for any call after it."""
 
     log = Logger()
 
@@ -43,7 +44,6 @@ class Database:
                 _make(path)
 
     def open(self, reactor: IReactorFromThreads) -> None:
-        """Get ready for calls."""
         self._pool = ConnectionPool(
             "sqlite3",
             str(self._path),
@@ -55,16 +55,17 @@ class Database:
         )
 
     def close(self) -> None:
-        """Wait for the calls so far, and close the file."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """The result of ``work(cursor, *args)``, called in the thread."""
         assert self._pool is not None, "the database is not open"
         done: Deferred[Any] = self._pool.runInteraction(work, *args)
         return done
+
+    def pairs(self, column: str) -> str:
+        return f"json_each({column})"
 
 
 @contextmanager

@@ -9,8 +9,7 @@ from typing import Any
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
-from claudeproxy._database import Database
-
+from .database import Cursor, Database
 from .tables import HIS, Bounds, as_json
 
 SCHEMA = """
@@ -84,26 +83,35 @@ class CompletionTable:
 
     # -- in the thread --
 
-    def _put(self, cursor: Any, made: StoredCompletion, key: str | None) -> None:
+    def _put(self, cursor: Cursor, made: StoredCompletion, key: str | None) -> None:
         texts = [as_json(made.metadata), as_json(made.completion), as_json(list(made.messages))]
         size, now = sum(map(len, texts)), self._now()
         if size > self._bounds.max_bytes:
             return
         cursor.execute(
             "INSERT INTO completions (id, model, metadata, completion, messages, size, used, key)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (made.id, made.completion["model"], *texts, size, now, key),
+            " VALUES (:id, :model, :metadata, :completion, :messages, :size, :now, :key)",
+            {
+                "id": made.id,
+                "model": made.completion["model"],
+                **dict(zip(("metadata", "completion", "messages"), texts, strict=True)),
+                "size": size,
+                "now": now,
+                "key": key,
+            },
         )
         self._bounds.tidy(cursor, "completions", now)
 
-    def _get(self, cursor: Any, ident: str, key: str | None) -> StoredCompletion | None:
+    def _get(self, cursor: Cursor, ident: str, key: str | None) -> StoredCompletion | None:
         cursor.execute(
             f"SELECT {_COLUMNS} FROM completions WHERE id = :id AND {HIS} AND used >= :since",
             {"id": ident, "key": key, "since": self._since()},
         )
         return next(map(_stored, cursor.fetchall()), None)
 
-    def _find(self, cursor: Any, wanted: Wanted, key: str | None) -> list[StoredCompletion] | None:
+    def _find(
+        self, cursor: Cursor, wanted: Wanted, key: str | None
+    ) -> list[StoredCompletion] | None:
         values: dict[str, Any] = {"key": key, "since": self._since(), "limit": wanted.limit}
         where = [HIS, "used >= :since"]
         if wanted.after is not None:
@@ -117,7 +125,7 @@ class CompletionTable:
             values["model"] = wanted.model
         for number, (name, value) in enumerate(wanted.metadata.items()):
             where.append(
-                "EXISTS (SELECT 1 FROM json_each(completions.metadata) AS pair"
+                f"EXISTS (SELECT 1 FROM {self._database.pairs('completions.metadata')} AS pair"
                 f" WHERE pair.key = :name{number} AND pair.value = :value{number})"
             )
             values |= {f"name{number}": name, f"value{number}": value}
@@ -130,19 +138,19 @@ class CompletionTable:
         return list(map(_stored, cursor.fetchall()))
 
     def _update(
-        self, cursor: Any, ident: str, metadata: Mapping[str, str], key: str | None
+        self, cursor: Cursor, ident: str, metadata: Mapping[str, str], key: str | None
     ) -> StoredCompletion | None:
         if self._get(cursor, ident, key) is None:
             return None
         text = as_json(metadata)
         cursor.execute(
-            "UPDATE completions SET size = size + ? - length(metadata), metadata = ?, used = ?"
-            " WHERE id = ?",
-            (len(text), text, self._now(), ident),
+            "UPDATE completions SET size = size + :size - length(metadata), metadata = :metadata,"
+            " used = :now WHERE id = :id",
+            {"size": len(text), "metadata": text, "now": self._now(), "id": ident},
         )
         return self._get(cursor, ident, key)
 
-    def _delete(self, cursor: Any, ident: str, key: str | None) -> bool:
+    def _delete(self, cursor: Cursor, ident: str, key: str | None) -> bool:
         cursor.execute(
             f"DELETE FROM completions WHERE id = :id AND {HIS}", {"id": ident, "key": key}
         )

@@ -1,34 +1,20 @@
-"""The store: responses here, and besides them conversations and chat completions.
-
-This is the only place where prompts and answers are written to disk: in one SQLite file that is
-private to the user (0600 in a directory 0700) and limited in size and age. A thread of its own
-reads and writes it, in the order of the calls.
-"""
+"""Stored responses, and what chains them."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from claudeproxy._database import Database
+from .database import Cursor, Database
+from .tables import HIS, Bounds, as_json
 
-from .completion_table import SCHEMA as COMPLETIONS
-from .completion_table import CompletionTable
-from .conversation_table import SCHEMA as CONVERSATIONS
-from .conversation_table import ConversationTable
-from .tables import HIS, MAX_AGE, MAX_BYTES, Bounds, as_json
-
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, previous TEXT, response TEXT NOT NULL, input TEXT NOT NULL,
     size INTEGER NOT NULL, used REAL NOT NULL, key TEXT
@@ -71,38 +57,16 @@ class Stored:
         return output
 
 
-class Store:
-    """All methods but :meth:`open` and :meth:`close` return a Deferred of what they describe. What
-    was put is there for any call after it. To the holder of a ``key``, the responses of others do
-    not exist; without one (``None``), all of them do."""
+class ResponseTable:
+    """All methods return a Deferred of what they describe. To the holder of a ``key``, the
+    responses of others do not exist; without one (``None``), all of them do."""
 
     log = Logger()
 
-    def __init__(
-        self,
-        path: Path,
-        now: Callable[[], float] = time.time,
-        *,
-        max_age: float = MAX_AGE,
-        max_bytes: int = MAX_BYTES,
-    ) -> None:
-        """Create the file; one that SQLite cannot read is moved aside.
-
-        :raises OSError, sqlite3.Error: when it cannot be created.
-        """
+    def __init__(self, database: Database, now: Callable[[], float], bounds: Bounds) -> None:
+        self._database = database
         self._now = now
-        self._bounds = Bounds(max_age, max_bytes)
-        self._database = Database(path, _prepare)
-        self.conversations = ConversationTable(self._database, now, self._bounds)
-        self.completions = CompletionTable(self._database, now, self._bounds)
-
-    def open(self, reactor: IReactorFromThreads) -> None:
-        """Get ready for calls."""
-        self._database.open(reactor)
-
-    def close(self) -> None:
-        """Wait for the calls so far, and close the file."""
-        self._database.close()
+        self._bounds = bounds
 
     def put(self, stored: Stored) -> Deferred[bool]:
         """Store a response, and delete what is too old or too much. Whether it is stored. Never
@@ -132,26 +96,35 @@ class Store:
 
     # -- in the thread --
 
-    def _put(self, cursor: Any, stored: Stored) -> bool:
+    def _put(self, cursor: Cursor, stored: Stored) -> bool:
         response, items = as_json(stored.response), as_json(list(stored.items))
         size = len(response) + len(items) + len(stored.events)
         if size > self._bounds.max_bytes:
             return False
         now = self._now()
+        columns = ("id", "previous", "response", "input", "size", "used", "key")
+        values = (stored.id, stored.previous, response, items, size, now, stored.key)
+        replaced = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
         cursor.execute(
-            "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (stored.id, stored.previous, response, items, size, now, stored.key),
+            f"INSERT INTO responses ({', '.join(columns)})"
+            f" VALUES ({', '.join(f':{name}' for name in columns)})"
+            f" ON CONFLICT (id) DO UPDATE SET {replaced}",
+            dict(zip(columns, values, strict=True)),
         )
         if stored.events:
-            cursor.execute("INSERT INTO events VALUES (?, ?)", (stored.id, stored.events))
+            cursor.execute(
+                "INSERT INTO events (response, data) VALUES (:id, :data)"
+                " ON CONFLICT (response) DO UPDATE SET data = excluded.data",
+                {"id": stored.id, "data": stored.events},
+            )
         self._bounds.tidy(cursor, "responses", now)
         return True
 
-    def _events(self, cursor: Any, ident: str) -> bytes:
-        cursor.execute("SELECT data FROM events WHERE response = ?", (ident,))
-        return b"".join(data for (data,) in cursor.fetchall())
+    def _events(self, cursor: Cursor, ident: str) -> bytes:
+        cursor.execute("SELECT data FROM events WHERE response = :id", {"id": ident})
+        return b"".join(bytes(data) for (data,) in cursor.fetchall())
 
-    def _get(self, cursor: Any, ident: str, key: str | None) -> Stored | None:
+    def _get(self, cursor: Cursor, ident: str, key: str | None) -> Stored | None:
         cursor.execute(
             "SELECT response, input, previous, key FROM responses"
             f" WHERE id = :id AND {HIS} AND used >= :since",
@@ -159,7 +132,7 @@ class Store:
         )
         return next(map(_stored, cursor.fetchall()), None)
 
-    def _chain(self, cursor: Any, ident: str, key: str | None) -> list[Stored] | None:
+    def _chain(self, cursor: Cursor, ident: str, key: str | None) -> list[Stored] | None:
         wanted = {"id": ident, "key": key, "now": self._now()}
         cursor.execute(
             f"{_CHAIN} SELECT response, input, r.previous, key FROM responses r"
@@ -175,18 +148,9 @@ class Store:
         )
         return found
 
-    def _delete(self, cursor: Any, ident: str, key: str | None) -> bool:
+    def _delete(self, cursor: Cursor, ident: str, key: str | None) -> bool:
         cursor.execute(f"DELETE FROM responses WHERE id = :id AND {HIS}", {"id": ident, "key": key})
         return bool(cursor.rowcount)
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA auto_vacuum = FULL")  # the file shrinks, too
-    connection.execute("PRAGMA secure_delete = ON")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.executescript(_SCHEMA + CONVERSATIONS + COMPLETIONS)
-    if not any(row[1] == "key" for row in connection.execute("PRAGMA table_info (responses)")):
-        connection.execute("ALTER TABLE responses ADD COLUMN key TEXT")  # made without it
 
 
 def _stored(row: tuple[str, str, str | None, str | None]) -> Stored:

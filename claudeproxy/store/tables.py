@@ -7,13 +7,15 @@ from typing import Any
 
 from attrs import frozen
 
+from .database import Cursor
+
 MAX_AGE = 30 * 24 * 3600.0
 """Seconds for which a row is kept after it was last used."""
 
 MAX_BYTES = 256 * 1024 * 1024
 """Bytes of JSON in one table; the least recently used rows are deleted first."""
 
-HIS = "(:key IS NULL OR key = :key)"
+HIS = "(CAST(:key AS TEXT) IS NULL OR key = :key)"
 """Of rows that the holder of ``:key`` may see: without a key, that is all of them."""
 
 
@@ -24,14 +26,14 @@ class Bounds:
     max_age: float = MAX_AGE
     max_bytes: int = MAX_BYTES
 
-    def tidy(self, cursor: Any, table: str, now: float) -> None:
+    def tidy(self, cursor: Cursor, table: str, now: float) -> None:
         """Delete from ``table`` (with ``id``, ``size`` and ``used``) what is too old or too
         much."""
-        cursor.execute(f"DELETE FROM {table} WHERE used < ?", (now - self.max_age,))
+        cursor.execute(f"DELETE FROM {table} WHERE used < :old", {"old": now - self.max_age})
         cursor.execute(
-            f"DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, sum(size)"
-            f" OVER (ORDER BY used DESC, id) AS so_far FROM {table}) WHERE so_far > ?)",
-            (self.max_bytes,),
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, sum(size) OVER"
+            f" (ORDER BY used DESC, id) AS so_far FROM {table}) AS sized WHERE so_far > :most)",
+            {"most": self.max_bytes},
         )
 
 

@@ -15,7 +15,10 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.web.store import Store, Stored
+from claudeproxy.store.responses import ResponseTable, Stored
+from claudeproxy.store.sqlite import SQLite
+from claudeproxy.store.store import Store, sqlite_store
+from claudeproxy.store.tables import Bounds
 
 
 class Clock:
@@ -36,11 +39,21 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path, clock: Clock) -> Iterator[Store]:
-    opened = Store(path, clock, max_age=100, max_bytes=1000)
-    opened.open(reactor)
+def database(path: Path) -> Iterator[SQLite]:
+    opened = open_file(path)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def store(database: SQLite, clock: Clock) -> ResponseTable:
+    return Store(database, clock, Bounds(max_age=100, max_bytes=1000)).responses
+
+
+def open_file(path: Path) -> SQLite:
+    opened = sqlite_store(path)
+    opened.open(reactor)
+    return opened
 
 
 def stored(ident: str, previous: str | None = None, text: str = "x") -> Stored:
@@ -49,7 +62,7 @@ def stored(ident: str, previous: str | None = None, text: str = "x") -> Stored:
 
 
 @ensureDeferred
-async def test_put_get_delete(store: Store) -> None:
+async def test_put_get_delete(store: ResponseTable) -> None:
     assert await store.get("a") is None
     await store.put(stored("a"))
     assert await store.get("a") == stored("a")
@@ -60,14 +73,14 @@ async def test_put_get_delete(store: Store) -> None:
 
 
 @ensureDeferred
-async def test_what_is_put_can_be_had_at_once(store: Store) -> None:
+async def test_what_is_put_can_be_had_at_once(store: ResponseTable) -> None:
     putting = store.put(stored("a"))
     assert await store.get("a") == stored("a")
     await putting
 
 
 @ensureDeferred
-async def test_chains_are_told_from_the_beginning(store: Store) -> None:
+async def test_chains_are_told_from_the_beginning(store: ResponseTable) -> None:
     for ident, previous in (("a", None), ("b", "a"), ("c", "b"), ("d", "a")):
         await store.put(stored(ident, previous))
     assert [s.id for s in await store.chain("c") or ()] == ["a", "b", "c"]
@@ -79,7 +92,7 @@ async def test_chains_are_told_from_the_beginning(store: Store) -> None:
 
 
 @ensureDeferred
-async def test_what_is_old_goes_and_what_is_used_stays(store: Store, clock: Clock) -> None:
+async def test_what_is_old_goes_and_what_is_used_stays(store: ResponseTable, clock: Clock) -> None:
     for ident, previous in (("a", None), ("b", "a"), ("old", None)):
         await store.put(stored(ident, previous))
     clock.now += 90
@@ -93,7 +106,9 @@ async def test_what_is_old_goes_and_what_is_used_stays(store: Store, clock: Cloc
 
 
 @ensureDeferred
-async def test_what_is_too_much_goes_the_longest_unused_first(store: Store, clock: Clock) -> None:
+async def test_what_is_too_much_goes_the_longest_unused_first(
+    store: ResponseTable, clock: Clock
+) -> None:
     for ident in "abc":
         clock.now += 1
         await store.put(stored(ident, text="x" * 300))
@@ -105,52 +120,56 @@ async def test_what_is_too_much_goes_the_longest_unused_first(store: Store, cloc
 
 
 @ensureDeferred
-async def test_the_file_is_private_and_outlives_the_store(store: Store, path: Path) -> None:
+async def test_the_file_is_private_and_outlives_the_store(
+    store: ResponseTable, database: SQLite, path: Path
+) -> None:
     await store.put(stored("a", text="a secret"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    store.close()
-    again = Store(path, Clock())
-    again.open(reactor)
+    database.close()
+    file = open_file(path)
+    again = Store(file, Clock()).responses
     assert await again.get("a") == stored("a", text="a secret")
     await again.delete("a")
-    again.close()
+    file.close()
     assert b"a secret" not in path.read_bytes()
 
 
 @pytest.mark.parametrize("how", ["no database", "cut"])
 @ensureDeferred
-async def test_a_broken_file_is_moved_aside(store: Store, path: Path, how: str) -> None:
+async def test_a_broken_file_is_moved_aside(
+    store: ResponseTable, database: SQLite, path: Path, how: str
+) -> None:
     for number in range(9):
         await store.put(stored(f"{number}", text="x" * 50))
-    store.close()
+    database.close()
     broken = path.read_bytes()[:5000] if how == "cut" else b"what is this?" * 500
     path.write_bytes(broken)
-    again = Store(path, Clock())
-    again.open(reactor)
+    file = open_file(path)
+    again = Store(file, Clock()).responses
     assert await again.get("1") is None
     await again.put(stored("a"))
     assert await again.get("a") == stored("a")
-    again.close()
+    file.close()
     assert path.with_name("responses.sqlite.broken").read_bytes() == broken
 
 
 def test_a_locked_file_is_left_where_it_is(
-    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+    database: SQLite, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.close()
+    database.close()
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.01))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("CREATE TABLE x (y)")
         other.execute("BEGIN EXCLUSIVE")
-        Store(path, Clock())
+        sqlite_store(path)
     assert not path.with_name("responses.sqlite.broken").exists()
 
 
 @pytest.mark.expected_errors
 @ensureDeferred
 async def test_a_response_that_cannot_be_stored_is_logged(
-    store: Store, nothing_logged: list[str]
+    store: ResponseTable, nothing_logged: list[str]
 ) -> None:
     await store.put(Stored({"id": "a", "output": [object()]}, []))
     assert "is not JSON serializable" in nothing_logged[0]
@@ -158,7 +177,7 @@ async def test_a_response_that_cannot_be_stored_is_logged(
 
 
 @ensureDeferred
-async def test_a_response_is_its_keys(store: Store) -> None:
+async def test_a_response_is_its_keys(store: ResponseTable) -> None:
     await store.put(evolve(stored("a"), key="laptop"))
     await store.put(evolve(stored("b", "a"), key="laptop"))
     await store.put(stored("c"))
@@ -184,9 +203,9 @@ async def test_a_file_without_keys_is_read(path: Path, clock: Clock) -> None:
             "INSERT INTO responses VALUES ('a', NULL, ?, '[]', 1, ?)", ('{"id": "a"}', clock())
         )
         old.commit()
-    opened = Store(path, clock)
-    opened.open(reactor)
+    file = open_file(path)
+    opened = Store(file, clock).responses
     assert (await opened.get("a")) == Stored({"id": "a"}, [])
     await opened.put(evolve(stored("b"), key="laptop"))
     assert await opened.get("b", "laptop") is not None
-    opened.close()
+    file.close()

@@ -12,9 +12,11 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.web.completion_table import StoredCompletion, Wanted
-from claudeproxy.web.conversation_table import Conversation
-from claudeproxy.web.store import Store, Stored
+from claudeproxy.store.completions import StoredCompletion, Wanted
+from claudeproxy.store.conversations import Conversation
+from claudeproxy.store.responses import Stored
+from claudeproxy.store.store import Store, sqlite_store
+from claudeproxy.store.tables import Bounds
 
 
 class Clock:
@@ -36,10 +38,10 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path, clock: Clock) -> Iterator[Store]:
-    opened = Store(path, clock, max_age=100, max_bytes=1000)
-    opened.open(reactor)
-    yield opened
-    opened.close()
+    file = sqlite_store(path)
+    file.open(reactor)
+    yield Store(file, clock, Bounds(max_age=100, max_bytes=1000))
+    file.close()
 
 
 def count(path: Path, table: str) -> int:
@@ -152,11 +154,11 @@ async def test_completions_in_order(store: Store, clock: Clock) -> None:
 @ensureDeferred
 async def test_the_events_of_a_response_go_with_it(store: Store, path: Path) -> None:
     made = Stored({"id": "a", "output": []}, [], events=b"one")
-    assert await store.put(made)
-    assert await store.put(Stored({"id": "a", "output": []}, [], events=b"two"))
-    assert await store.events("a") == b"two"
-    assert await store.events("b") == b""
-    assert await store.delete("a")
+    assert await store.responses.put(made)
+    assert await store.responses.put(Stored({"id": "a", "output": []}, [], events=b"two"))
+    assert await store.responses.events("a") == b"two"
+    assert await store.responses.events("b") == b""
+    assert await store.responses.delete("a")
     assert count(path, "events") == 0
 
 
@@ -170,9 +172,10 @@ async def test_a_file_of_before(path: Path) -> None:
         )
         old.execute("""INSERT INTO responses VALUES ('a', NULL, '{"output": []}', '[]', 9, 1e12)""")
         old.commit()
-    store = Store(path)
-    store.open(reactor)
-    assert (await store.get("a")) is not None
-    assert await store.get("a", "mine") is None
+    file = sqlite_store(path)
+    file.open(reactor)
+    store = Store(file)
+    assert (await store.responses.get("a")) is not None
+    assert await store.responses.get("a", "mine") is None
     assert await begin(store, "c", item("1"))
-    store.close()
+    file.close()

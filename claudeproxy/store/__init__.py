@@ -1,0 +1,1 @@
+"""Where things are kept that outlive a request: tables, and the databases below them."""
