@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import glob
 from itertools import count
@@ -90,12 +90,14 @@ class Postgres:
     """One server; :func:`throw_away` makes it. ``port``: on 127.0.0.1; ``socket_directory``: for
     its unix socket; ``log``: the file that it writes to."""
 
-    def __init__(self, directory: Path) -> None:
-        """``directory``: an empty one, with a short path, for that of a socket is bounded."""
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        """``directory``: an empty one, with a short path, for that of a socket is bounded;
+        ``settings``: in place of those that suit tests."""
         programs = _directory()
         assert programs is not None, missing()
         self._programs = programs
         self._data = directory / "data"
+        self._settings = {**_SETTINGS, **settings, "unix_socket_directories": str(directory)}
         self.socket_directory = directory
         self.log = directory / "log"
         self.port = 0
@@ -179,11 +181,7 @@ class Postgres:
 
     def _serves(self) -> bool:
         """Whether it has come up; if not, it has ended."""
-        settings = {
-            **_SETTINGS,
-            "port": self.port,
-            "unix_socket_directories": self.socket_directory,
-        }
+        settings = {**self._settings, "port": self.port}
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with open(self.log, "ab") as log:
             self._server = subprocess.Popen(
@@ -253,12 +251,13 @@ class Postgres:
 
 
 @contextmanager
-def throw_away() -> Iterator[Postgres]:
-    """A server that runs, until the end of the block."""
+def throw_away(**settings: str) -> Iterator[Postgres]:
+    """A server that runs, until the end of the block. ``settings``: as its configuration has
+    them."""
     # Not below pytest's own directory, which root's other accounts cannot enter.
     directory = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
-        server = Postgres(directory)
+        server = Postgres(directory, settings)
         try:
             server.start()
             yield server
