@@ -88,7 +88,11 @@ forge: .venv/.check
 	$(SCHEMA) vendor.dependabot .github/dependabot.yml
 	$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(SCHEMA) vendor.compose-spec packaging/compose.yaml
+	$(SCHEMA) vendor.compose-spec packaging/compose*.yaml
+	.venv/bin/kubernetes-validate --strict --quiet packaging/kubernetes.yaml
+	@if haproxy=$$(PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v haproxy); \
+	then $$haproxy -dW -c -f packaging/haproxy.cfg; \
+	else echo 'haproxy is not installed: packaging/haproxy.cfg is not checked'; fi
 
 # Anew each time (-E): what a build has cached gives no warning again.
 SPHINX = .venv/bin/python -m sphinx -E -W --keep-going -q -d .cache/docs/doctrees

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, NoReturn
@@ -14,6 +14,7 @@ from attrs import field, frozen
 from twisted.application import strports
 from twisted.application.service import MultiService
 from twisted.internet import endpoints
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory, IReactorCore
 from twisted.internet.protocol import Factory
@@ -22,12 +23,24 @@ from claudeproxy import ports
 from claudeproxy.options import ConfigError
 
 
+def _at_once() -> Deferred[None]:
+    return succeed(None)
+
+
 class ListeningService(MultiService):
     """Listens on one endpoint. If that fails, twistd exits with status 1 and one line."""
 
-    def __init__(self, description: str, factory: IProtocolFactory, reactor: IReactorCore) -> None:
+    def __init__(
+        self,
+        description: str,
+        factory: IProtocolFactory,
+        reactor: IReactorCore,
+        leave: Callable[[], Deferred[None]] = _at_once,
+    ) -> None:
+        """``leave``: called at the stop; when it fires, the endpoint is given up."""
         super().__init__()
         self._description = description
+        self._leave = leave
         strports.service(description, factory, reactor).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
@@ -39,6 +52,10 @@ class ListeningService(MultiService):
         """Listen, unless that has been done."""
         with self._in_one_line():
             super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Listen no more, as soon as that may be."""
+        return self._leave().addCallback(lambda _: super(ListeningService, self).stopService())
 
     @contextmanager
     def _in_one_line(self) -> Iterator[None]:

@@ -106,6 +106,11 @@ class Settings:
     drain: float = _option(
         "How long running turns may go on after a stop signal.", values.seconds, "SECONDS", "20"
     )
+    drain_notice: float = _option(
+        "How long the port stays open after a stop signal, with a 503 at /health, so that a load "
+        "balancer notices.",
+        values.seconds, "SECONDS", "0",
+    )  # fmt: skip
     park: float = _option(
         "How long a process waits for a client's tool result.", values.seconds, "SECONDS", "900"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
@@ -128,6 +129,8 @@ class Claudemax(MultiService):
         self.resource: IResource = api.resource(self._page.resources())
         connections = CONNECTIONS + 2 * (settings.concurrency + settings.queue)
         self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
+        self._notice: IDelayedCall | None = None
+        self._leaving: list[Deferred[None]] = []
 
     def _kept_in(self, make: Callable[[Path], SQLite], path: Path, without: str) -> Database:
         try:
@@ -185,16 +188,45 @@ class Claudemax(MultiService):
         self.engine.start()
         self._watch.start()
 
+    def leave(self) -> Deferred[None]:
+        """Serve no more turns, and say so at ``/health``. Fires after ``--drain-notice``, when
+        whoever sends turns here has had the time to notice."""
+        left: Deferred[None] = Deferred()
+        self._leaving.append(left)
+        if self._notice is None:
+            self.engine.close()
+            self.site.wind_down()
+            notice = self._settings.drain_notice
+            if notice:
+                self.log.info("/health says 503 for {notice:g} seconds", notice=notice)
+            self._notice = self.reactor.callLater(notice, self._left)
+        elif not self._notice.active():
+            self._left()
+        return left
+
+    def _left(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        for left in leaving:
+            left.callback(None)
+
+    def hurry(self) -> None:
+        """End a stop at once, whatever it waits for: running turns are cut off."""
+        if self._notice is not None and self._notice.active():
+            self._notice.reset(0)
+        self.engine.hurry()
+
     def stopService(self) -> Deferred[None]:
         """Let running turns end within ``--drain``, then end every process."""
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
+        left = self.leave()
         self._watch.stop()
         await self._trial.stop()
+        await self.engine.stop(self._settings.drain)
+        await left
         self._page.close()
         drained = self.site.drain()
-        await self.engine.stop(self._settings.drain)
         await self.cli.close()
         self._quota_file.close()
         self._metrics.stop()
@@ -250,8 +282,18 @@ def make_service(
     api = Claudemax(reactor, settings, dict(os.environ if environ is None else environ))
     api.setServiceParent(daemon)
     for endpoint in settings.port:
-        ListeningService(endpoint, api.site, reactor).setServiceParent(daemon)
+        ListeningService(endpoint, api.site, reactor, api.leave).setServiceParent(daemon)
     return daemon
+
+
+def find(daemon: MultiService) -> Claudemax:
+    """The API's own service among those of the daemon."""
+    for service in daemon.services:
+        if isinstance(service, Claudemax):
+            return service
+        if isinstance(service, MultiService):
+            return find(service)
+    raise LookupError("this is no daemon")
 
 
 def _installation(

@@ -124,14 +124,21 @@ class Daemon(MultiService):
     log = Logger()
 
     def __init__(
-        self, reactor: IDaemonReactor, logfile: str | None, log_format: str = "auto"
+        self,
+        reactor: IDaemonReactor,
+        logfile: str | None,
+        log_format: str,
+        hurry: Callable[[], object],
     ) -> None:
         """``logfile``: the file that twistd logs to, if it logs to one of its own;
-        ``log_format``: as :class:`~claudeproxy.options.Settings` has it."""
+        ``log_format``: as :class:`~claudeproxy.options.Settings` has it; ``hurry``: ends a stop
+        that is under way."""
         super().__init__()
         self._reactor = reactor
         self._json = log_format == "json"
         self._file = None if logfile is None else LogFile.fromFullPath(logfile)
+        self._minds = False
+        self._hurry = hurry
         reactor.callWhenRunning(self._mind)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -143,6 +150,7 @@ class Daemon(MultiService):
             parent.setComponent(ILogObserver, observer(self._file or sys.stdout))
 
     def _mind(self) -> None:
+        self._minds = True
         # With the reactor's own handler, twistd would die of the signal after a clean end.
         self._on(signal.SIGTERM, self._stop)
         if self._file is not None:
@@ -150,6 +158,13 @@ class Daemon(MultiService):
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
             rotated = self._file is not None and not _has_terminal()
             self._on(signal.SIGHUP, self._reopen if rotated else self._stop)
+
+    def stopService(self) -> Any:
+        """Stop; a second signal ends that at once."""
+        if self._minds:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._on(number, self._hurry)
+        return super().stopService()
 
     def _on(self, number: int, do: Callable[[], object]) -> None:
         signal.signal(number, lambda *_: self._reactor.callFromThread(do))
@@ -207,7 +222,7 @@ def makeService(options: Options) -> IService:
     # Not above: both install the reactor.
     from twisted.internet import reactor as installed
 
-    from claudeproxy.service import make_service
+    from claudeproxy.service import find, make_service
 
     twistd = getattr(options, "parent", None) or {}
     reactor = cast(IDaemonReactor, installed)
@@ -217,7 +232,8 @@ def makeService(options: Options) -> IService:
         made = make_service(reactor, options.settings)
         elsewhere = twistd.get("syslog") or twistd.get("logger")
         log_format = "auto" if elsewhere else options.settings.log_format
-        daemon = Daemon(reactor, _logfile(twistd), log_format)
+        hurry = find(made).hurry
+        daemon = Daemon(reactor, _logfile(twistd), log_format, hurry)
     except ConfigError as error:
         raise SystemExit(f"claudemax: {error}") from None
     except OSError as error:

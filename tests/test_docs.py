@@ -43,7 +43,7 @@ def test_no_file_is_a_symbolic_link() -> None:
 @pytest.mark.parametrize(
     "page",
     ["README.rst", "CONTRIBUTING.rst", "SECURITY.rst", "docs/everyday.rst", "docs/releasing.rst",
-     "docs/python.rst", "docs/service.rst", "docs/security.rst"],
+     "docs/python.rst", "docs/service.rst", "docs/security.rst", "docs/cluster.rst"],
 )  # fmt: skip
 def test_the_files_that_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text()

@@ -55,6 +55,7 @@ def test_defaults() -> None:
         "idle_timeout": 120.0,
         "turn_timeout": 1800.0,
         "drain": 20.0,
+        "drain_notice": 0.0,
         "park": 900.0,
         "keep_seconds": 600.0,
         "keep": None,

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from claudeproxy.options import Settings
-from claudeproxy.service import Claudemax
+from claudeproxy.service import find
 
 from .places import address
 from .turn_lines import DEMO, NOT_LOGGED_IN, SUBSCRIPTION, UNKNOWN, Start
@@ -91,13 +91,3 @@ class Banner(Service):
 def _remedy(renewable: bool, claude: str | None) -> str:
     chosen = [] if claude is None else ["--claude", claude]
     return shlex.join(["claudemax", "login", *([] if renewable else ["--token"]), *chosen])
-
-
-def find(daemon: MultiService) -> Claudemax:
-    """The API's own service among those of the daemon."""
-    for service in daemon.services:
-        if isinstance(service, Claudemax):
-            return service
-        if isinstance(service, MultiService):
-            return find(service)
-    raise LookupError("this is no daemon")

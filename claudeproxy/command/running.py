@@ -50,7 +50,8 @@ class Running:
 
     def health(self) -> Any:
         """What ``/health`` tells."""
-        return self._get("/health", "cli_version")
+        status, body = self._ask("/health")
+        return self._checked("/health", "cli_version", 200 if status == 503 else status, body)
 
     def usage(self, days: int | None = None) -> Any:
         """What ``/v1/usage`` tells."""

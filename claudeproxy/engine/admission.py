@@ -28,6 +28,11 @@ class Admission:
         self._handing_on = False
 
     @property
+    def closed(self) -> Failure | None:
+        """Why no more turns are admitted; ``None`` if they are."""
+        return self._closed
+
+    @property
     def waiting(self) -> int:
         """Turns in the queue, and those that wait for something else before they join it."""
         return len(self._waiting) + self._outside

@@ -29,8 +29,8 @@ from .constrained import closed
 from .context import EngineContext, TurnSink
 from .deadlines import Watch
 from .flow import Flow
+from .permit import Permit
 from .placing import Placement, Wanted
-from .quota import Permit
 from .stops import StopFilter
 from .structured import OutputMode
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from claudeproxy.messages import Request
 
+from .merging import REMEMBERED as _REMEMBERED
+from .merging import following
+
 AGAIN = 3600.0
 """Seconds after which a set-up that was charged for gets another try."""
-
-_REMEMBERED = 1000
 
 
 def setup_key(request: Request) -> str:
@@ -28,13 +28,15 @@ def setup_key(request: Request) -> str:
 
 
 class Charges:
-    """``paid``: turns that were paid as extra usage since the daemon started."""
+    """``paid``: turns that were paid as extra usage since the daemon started; ``paid_elsewhere``:
+    those that other nodes have told of since."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._charged: OrderedDict[str, float] = OrderedDict()
-        self._free: OrderedDict[str, None] = OrderedDict()
-        self.paid = 0
+        self._free: OrderedDict[str, float] = OrderedDict()
+        self._cleared: OrderedDict[str, float] = OrderedDict()
+        self.paid = self.paid_elsewhere = 0
 
     def is_charged(self, key: str) -> bool:
         """Whether turns of this set-up were charged for recently."""
@@ -45,18 +47,28 @@ class Charges:
         """Whether it is known how turns of this set-up are paid for."""
         return key in self._free or self.is_charged(key)
 
-    def charge(self, key: str) -> None:
-        """A turn of this set-up was charged for although its windows had room."""
-        self._free.pop(key, None)
-        self._charged[key] = self._now()
-        _bound(self._charged)
+    def charge(self, key: str) -> float:
+        """A turn of this set-up was charged for although its windows had room. Returns when."""
+        at = following(self._now(), self._free.get(key, self._cleared.get(key)))
+        self._charge(key, at)
+        return at
 
-    def clear(self, key: str) -> None:
-        """A turn of this set-up was paid by the plan."""
-        self._charged.pop(key, None)
-        self._free[key] = None
-        self._free.move_to_end(key)
-        _bound(self._free)
+    def _charge(self, key: str, at: float) -> None:
+        self._free.pop(key, None)
+        self._cleared.pop(key, None)
+        _put(self._charged, key, at)
+
+    def clear(self, key: str) -> float | None:
+        """A turn of this set-up was paid by the plan. Returns when; ``None`` if that is no news."""
+        known = key in self._free
+        at = following(self._now(), self._charged.get(key))
+        self._clear(key, at)
+        return None if known else at
+
+    def _clear(self, key: str, at: float) -> None:
+        if self._charged.pop(key, None) is not None or key in self._cleared:
+            _put(self._cleared, key, at)
+        _put(self._free, key, at)
 
     @property
     def charged(self) -> int:
@@ -67,16 +79,34 @@ class Charges:
         """Forget everything: it is another account now."""
         self._charged.clear()
         self._free.clear()
+        self._cleared.clear()
 
     def kept(self) -> dict[str, float]:
-        """The state as JSON, for after a restart."""
+        """Which set-ups were charged for, and when: as JSON, for after a restart."""
         return dict(self._charged)
 
-    def restore(self, kept: dict[str, float]) -> None:
-        """Restore what :meth:`kept` returned."""
-        self._charged.update((str(key), float(at)) for key, at in kept.items())
+    def cleared(self) -> dict[str, float]:
+        """When those were paid by the plan that had been charged for before: as JSON."""
+        return dict(self._cleared)
+
+    def restore(self, kept: Mapping[str, float], cleared: Mapping[str, float]) -> None:
+        """Take in what :meth:`kept` and :meth:`cleared` returned, here or on another node, where it
+        is news.
+
+        :raises ValueError, TypeError, AttributeError: when it has another shape.
+        """
+        charges = [(str(key), float(at)) for key, at in kept.items()]
+        clears = [(str(key), float(at)) for key, at in cleared.items()]
+        for key, at in charges:  # of two at the same time, the charge counts
+            if at > self._charged.get(key, 0.0) and at >= self._free.get(key, 0.0):
+                self._charge(key, at)
+        for key, at in clears:
+            if at > max(self._charged.get(key, 0.0), self._free.get(key, 0.0)):
+                self._clear(key, at)
 
 
-def _bound(remembered: OrderedDict[str, Any]) -> None:
+def _put(remembered: OrderedDict[str, float], key: str, at: float) -> None:
+    remembered[key] = at
+    remembered.move_to_end(key)
     while len(remembered) > _REMEMBERED:
         remembered.popitem(last=False)

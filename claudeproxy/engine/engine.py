@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -39,6 +39,9 @@ MAX_TOOLS = 5_000
 
 MAX_STOPS = 1_000
 """Stop sequences of one request: every delta is searched for each of them."""
+
+STOPPING = Failure(Kind.UNAVAILABLE, "the daemon is stopping", 503, retry_after=1.0)
+"""Of turns that come too late."""
 
 
 @frozen
@@ -167,6 +170,7 @@ class Engine:
         """How many processes were started."""
         self._rewound = 0  # by processes that have ended
         self._groups: set[TurnGroup] = set()
+        self._late: IDelayedCall | None = None
 
     @property
     def rewinds(self) -> int:
@@ -240,19 +244,27 @@ class Engine:
             check_schema(request.schema, "schema")
         return self.catalogue.resolve(request.model)
 
+    def close(self) -> None:
+        """Admit no more turns; those that run go on."""
+        self.admission.close(STOPPING)
+
     def stop(self, drain: float) -> Deferred[None]:
         """Admit no more turns, let those that run end within ``drain`` seconds, end all
         processes."""
         return ensureDeferred(self._stop(drain))
 
+    def hurry(self) -> None:
+        """End the turns that :meth:`stop` waits for."""
+        if self._late is not None and self._late.active():
+            self._late.reset(0)
+
     async def _stop(self, drain: float) -> None:
-        stopping = Failure(Kind.UNAVAILABLE, "the daemon is stopping", 503, retry_after=1.0)
-        self.admission.close(stopping)
+        self.close()
         if self._tending.running:
             self._tending.stop()
         if self._groups:
             over = DeferredList([group.done for group in self._groups])
-            late = self._context.reactor.callLater(drain, self._cancel_all, stopping)
+            late = self._late = self._context.reactor.callLater(drain, self._cancel_all, STOPPING)
             await over
             if late.active():
                 late.cancel()
@@ -294,10 +306,8 @@ class Engine:
         report. Processes that use an old login are replaced before the next turn."""
         if not self.quota.applies:
             return
-        before = self.quota.login.account
-        if self.quota.login.told(status, stored=stored):
+        if self.quota.login_is(status, stored=stored):
             self.log.info("somebody has logged in: new processes take the place of the old")
-            self.quota.changed_login(other_account=before not in (None, status.account))
             self.renew()
 
     @property

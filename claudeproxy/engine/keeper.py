@@ -17,7 +17,7 @@ from . import memory
 from .digest import extended
 from .placing import Kept, Placement, Wanted, cheapest, least, worth_less
 from .reports import ProcessReport, report, report_kept
-from .starts import Starts
+from .starts import HOPELESS, Starts
 
 REFILL = 0.5
 """Seconds for which a new turn has the CPU before the next process start competes for it."""
@@ -87,6 +87,11 @@ class Keeper:
     def failures(self) -> int:
         """How many starts in a row have failed."""
         return self._starts.failures
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many have failed that turns are refused."""
+        return self._starts.failures >= HOPELESS
 
     def reports(self) -> list[ProcessReport]:
         """What each process is at and holds."""

@@ -38,6 +38,12 @@ class LoginState:
         """Whether turns are refused because of the login."""
         return self._failure is not None
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a turn that came now would be refused because of the login. Where the CLI itself
+        says that nobody is logged in, no turn has to try that: it is asked again by itself."""
+        return self._failure is not None and (self._was_out or self._now() < self._until)
+
     def check(self) -> None:
         """:raises FailureError: 401 or 503 while a turn could only fail."""
         if self._failure is not None and self._now() < self._until:

@@ -19,7 +19,8 @@ from claudeproxy.messages import (
 from .attempt import Attempt
 from .context import EngineContext, TurnSink
 from .flow import Flow
-from .quota import Claim, Permit
+from .permit import Permit
+from .quota import Claim
 from .structured import OutputMode, repair
 from .validation import fault
 
@@ -84,7 +85,7 @@ class Turn:
                 self.queued = began - arrived
                 try:
                     # Decided only now: much may have changed while it waited for its slot.
-                    admitted = self._context.quota.admit(self._claim)
+                    admitted = await self._admitted()
                     if isinstance(admitted, Permit):
                         self.permit = admitted
                         end = await self._under(admitted)
@@ -104,6 +105,12 @@ class Turn:
         except Exception:
             self.log.failure("a turn broke")
             self._sink([Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500)])
+
+    async def _admitted(self) -> Permit | Deferred[None]:
+        admitted = self._context.quota.admit(self._claim)
+        if isinstance(admitted, Permit):
+            return await admitted.lease() or admitted
+        return admitted
 
     async def _under(self, permit: Permit) -> Finished | Failure:
         end: Finished | Failure = Failure(Kind.UPSTREAM, "given up", 499)

@@ -9,6 +9,8 @@ from attrs import asdict, define, field, frozen
 
 from claudeproxy.cli.models import ModelInfo
 
+from .merging import merge_windows
+
 _BOUNDS = {
     "seven_day_opus": "opus",
     "seven_day_sonnet": "sonnet",
@@ -40,16 +42,19 @@ class Window:
 class Windows:
     """``extra_usage``: whether the owner of the account has switched it on, ``None`` while that is
     unknown; ``in_use``: whether it paid for the last reply; ``why_off``: Anthropic's word for why
-    it is off; ``claim``: the window that Anthropic names as the decisive one."""
+    it is off; ``claim``: the window that Anthropic names as the decisive one; ``told``: when this
+    was last told, epoch seconds."""
 
     known: dict[str, Window] = field(factory=dict)
     extra_usage: bool | None = None
     in_use: bool = False
     why_off: str | None = None
     claim: str | None = None
+    told: float = 0.0
 
-    def hear(self, info: Mapping[str, Any]) -> None:
+    def hear(self, info: Mapping[str, Any], now: float = 0.0) -> None:
         """Take in a ``rate_limit_info`` of the CLI."""
+        self.told = now
         self.known.update(_told(info))
         self.in_use = is_paid(info)
         claim = info.get("rateLimitType")
@@ -76,6 +81,7 @@ class Windows:
         """Forget everything: it is another account now."""
         self.known.clear()
         self.extra_usage, self.in_use, self.why_off, self.claim = None, False, None, None
+        self.told = 0.0
 
     def headers(self, now: float) -> dict[str, str]:
         """The state as headers of a reply, under Anthropic's own names."""
@@ -97,6 +103,13 @@ class Windows:
     def kept(self) -> dict[str, Any]:
         """The state as JSON, for after a restart."""
         return asdict(self)
+
+    def joined(self, kept: Mapping[str, Any], now: float) -> Windows:
+        """These, with what :meth:`kept` returned on another node.
+
+        :raises ValueError, TypeError, KeyError, AttributeError: when it has another shape.
+        """
+        return Windows.restored(merge_windows(self.kept(), Windows.restored(kept, now).kept()), now)
 
     @classmethod
     def restored(cls, kept: Mapping[str, Any], now: float) -> Windows:

@@ -82,7 +82,7 @@ def _health(seen: Snapshot) -> Tag:
     health = seen.health
     well = health["status"] == "ok"
     facts: list[Cell] = [
-        badge("healthy" if well else "degraded", "good" if well else "bad"),
+        badge("healthy" if well else health["status"], "good" if well else "bad"),
         tags.span("claude ", words.name(health["cli_version"])),
         _upstream(seen),
     ]

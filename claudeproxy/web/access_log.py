@@ -89,13 +89,13 @@ def write(
     """Write the line of one request.
 
     ``status``: as sent, ``None`` if nothing was sent; ``key``: the name of the client's key;
-    ``left``: the client left before the end. A good ``/health`` or ``/metrics`` gets no line,
+    ``left``: the client left before the end. ``/health`` and a good ``/metrics`` get no line,
     because monitors poll them all the time.
     """
     path = path.partition(b"?")[0]
     failure = found.failure
     polled = not left and path.rstrip(b"/").endswith((b"/health", b"/metrics"))
-    if status == 200 and failure is None and (polled or found.routine):
+    if failure is None and status in (200, 503) and (polled or found.routine):
         return
     code = None if failure is None else failure.code
     cause = None if failure is None else cause_of(failure)

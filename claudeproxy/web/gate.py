@@ -18,6 +18,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 EXPOSED = (
     "x-request-id, request-id, retry-after, x-should-retry, "
+    "x-claudemax-conversation, "
     "x-claudemax-estimate, x-claudemax-ignored, x-claudemax-model, x-claudemax-process, "
     "x-claudemax-queue-ms, x-claudemax-truncated, "
     "anthropic-ratelimit-unified-5h-utilization, anthropic-ratelimit-unified-5h-reset, "

@@ -19,7 +19,7 @@ from claudeproxy.ledger.record import TurnRecord, client_name
 from claudeproxy.messages import Event, Failure, FailureError, Finished, Kind
 from claudeproxy.messages import Request as TurnRequest
 
-from . import access_log
+from . import access_log, affinity
 from .access_log import Facts, facts
 from .gate import Gate
 from .journal import Journal
@@ -72,6 +72,7 @@ class TurnHandler:
         asked = parsed.requests
         told = facts(request)
         told.traceparent = request.getHeader("traceparent")
+        ignored = (*parsed.ignored, *affinity.name(request))
         n = sum(one.n for one in asked)
         collected, unended = Collected(n), set(range(n))
         streamed = None
@@ -107,7 +108,7 @@ class TurnHandler:
         served = collected if streamed is None else streamed
         try:
             if streamed is not None:
-                streamed.follow(group, lambda: self._about(group, parsed.ignored, told.answered_by))
+                streamed.follow(group, lambda: self._about(group, ignored, told.answered_by))
             await served.done
         finally:
             group.cancel()
@@ -118,7 +119,7 @@ class TurnHandler:
             return b""
         if collected.failure is not None:
             return refuse(request, collected.failure, parsed.refusal)
-        for name, value in self._about(group, parsed.ignored, told.answered_by).items():
+        for name, value in self._about(group, ignored, told.answered_by).items():
             request.setHeader(name.encode(), value.encode())
         return reply(request, parsed.complete(collected.answers()))
 

@@ -22,12 +22,20 @@ class Status:
     recording: bool = False
 
 
+def serves(engine: Engine) -> bool:
+    """Whether a balancer should send turns here: none would be refused because of the CLI, its
+    login, or the daemon's end."""
+    draining = engine.admission.closed is not None
+    return not (draining or engine.keeper.hopeless or engine.quota.login.refuses)
+
+
 def health(engine: Engine, status: Status) -> dict[str, Any]:
-    """Whether turns can be served."""
+    """How the daemon is."""
     keeper, admission, login = engine.keeper, engine.admission, engine.quota.login
     well = keeper.failures == 0 and not login.failing and not status.lost_facts
+    state = "ok" if well else "degraded"
     return {
-        "status": "ok" if well else "degraded",
+        "status": state if admission.closed is None else "draining",
         "provider": "claude-code-cli",
         "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
         "cli_version": status.cli_version,

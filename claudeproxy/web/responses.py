@@ -20,7 +20,7 @@ from claudeproxy.messages import Failure, FailureError, Kind
 from claudeproxy.store.responses import Stored
 from claudeproxy.store.store import Store
 
-from . import stored_responses
+from . import affinity, stored_responses
 from .access_log import facts
 from .background import Background, as_told
 from .bodies import read_json
@@ -82,6 +82,14 @@ class ResponsesAPI:
 
     def socket(self, request: Request) -> None:
         """Responses over a WebSocket, as long as ``request`` is open."""
+        closed = self._engine.admission.closed
+        if closed is not None:
+            request.write(refuse(request, closed))
+            request.finish()
+            return
+        ignored = affinity.name(request)
+        if ignored:
+            request.setHeader(b"x-claudemax-ignored", ", ".join(ignored).encode())
         ResponsesSocket(self._reactor, request, self._handler, self).open()
 
     def begin(self, body: Any, key: str | None) -> Callable[[], object]:
@@ -136,8 +144,9 @@ class ResponsesAPI:
             release()
 
         running = self._background.start(request, parsed, over)
-        if parsed.ignored:
-            request.setHeader(b"x-claudemax-ignored", ", ".join(parsed.ignored).encode())
+        ignored = (*parsed.ignored, *affinity.name(request))
+        if ignored:
+            request.setHeader(b"x-claudemax-ignored", ", ".join(ignored).encode())
         return running.log, running.stream.response
 
     @below_v1(_app, "/responses/compact", "POST")

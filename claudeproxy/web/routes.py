@@ -31,7 +31,7 @@ from .json_replies import reply, request_id
 from .key_rules import check_model, usable
 from .models import model_list, model_object
 from .ollama import OllamaAPI
-from .pages import Status, health
+from .pages import Status, health, serves
 from .quotas import Quotas
 from .recorder import Recorder
 from .refused import Refused
@@ -214,11 +214,12 @@ class API:
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
-        """Whether turns can be served; spends no quota and starts no process."""
+        """Whether turns can be served, also by the status: 200 or 503. Spends no quota and starts
+        no process."""
         found = health(self._engine, self._status())
         if not self._gate.shows_all(request.requestHeaders):
             found = {"status": found["status"]}
-        return reply(request, found)
+        return reply(request, found, 200 if serves(self._engine) else 503)
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:

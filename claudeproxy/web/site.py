@@ -69,6 +69,7 @@ class Channel(HTTPChannel):
     _began: float
     _receiving = False
     _refusing = False
+    _served = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -145,6 +146,13 @@ class Channel(HTTPChannel):
         self.setTimeout(BODY_SECONDS)
         super().allHeadersReceived()
 
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        persists: bool = super().checkPersistence(request, version)
+        if persists and self.site.draining:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            return False
+        return persists
+
     def _send100Continue(self) -> None:
         if not self._refusing:
             super()._send100Continue()
@@ -155,7 +163,13 @@ class Channel(HTTPChannel):
         self._receiving = False
         super().allContentReceived()
 
+    @property
+    def rests(self) -> bool:
+        """Whether it is between two requests."""
+        return self._served and not self._receiving and not self.requests
+
     def requestDone(self, request: Request) -> None:
+        self._served = True
         super().requestDone(request)
         if not self.requests:
             self.setTimeout(IDLE_SECONDS)
@@ -267,6 +281,19 @@ class LimitedSite(Site):
     def log(self, request: HTTPRequest) -> None:
         """Do nothing: the resource writes its own access log."""
 
+    def wind_down(self) -> None:
+        """Close connections that are idle between two requests now, and the others after their
+        reply, new ones, too. On one that is new a request may be under way: cut off, its sender
+        would not know what became of it."""
+        self.draining = True
+        for channel in list(self.channels):
+            if channel.upgraded is not None:
+                channel.upgraded.drain()
+            elif channel.requests:
+                channel.persistent = False  # before its request, it would read none
+            elif channel.rests:
+                channel.loseConnection()
+
     def lost(self, channel: Channel) -> None:
         """A connection was lost."""
         self.channels.discard(channel)
@@ -276,18 +303,15 @@ class LimitedSite(Site):
 
     def drain(self) -> Deferred[None]:
         """Close idle connections now and the others after their reply. Fires when none is left."""
-        self.draining = True
+        self.wind_down()
+        for channel in list(self.channels):
+            if channel.upgraded is None and not channel.requests:
+                channel.loseConnection()
         done: Deferred[None] = Deferred()
         if not self.channels:
             done.callback(None)
             return done
         self._drained = done
-        for channel in list(self.channels):
-            channel.persistent = False
-            if channel.upgraded is not None:
-                channel.upgraded.drain()
-            elif not channel.requests:
-                channel.loseConnection()
         return done
 
     def abort(self) -> None:

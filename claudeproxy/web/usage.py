@@ -151,7 +151,7 @@ def plan(engine: Engine, projections: Mapping[str, Projection | None]) -> dict[s
             "disabled_reason": windows.why_off,
             "in_use": windows.in_use,
             "allowed_here": quota.policy.extra_usage,
-            "paid_turns": quota.charges.paid,
+            "paid_turns": quota.charges.paid + quota.charges.paid_elsewhere,
             "refused_setups": quota.charges.charged,
             "undecided": quota.undecided,
         },

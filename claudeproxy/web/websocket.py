@@ -32,6 +32,10 @@ NORMAL, AWAY, UNSUPPORTED, POLICY, TOO_BIG, CROWDED = 1000, 1001, 1003, 1008, 10
 """Why a connection is closed, in the protocol's numbers."""
 
 
+_TOLD = (b"X-Request-Id", b"X-Claudemax-Conversation", b"X-Claudemax-Ignored")
+"""Headers of the reply to a handshake."""
+
+
 class Listener(Protocol):
     """Whoever talks over a socket."""
 
@@ -97,8 +101,11 @@ class WebSocket:
             b"Upgrade: websocket",
             b"Connection: Upgrade",
             b"Sec-WebSocket-Accept: " + generate_accept_token(key),
-            b"X-Request-Id: " + request.responseHeaders.getRawHeaders(b"x-request-id", [b""])[0],
         ]
+        for name in _TOLD:
+            lines += [
+                name + b": " + value for value in request.responseHeaders.getRawHeaders(name, [])
+            ]
         self._channel.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
         request.notifyFinish().addBoth(lambda _: self._lost())
         request.registerProducer(self, True)

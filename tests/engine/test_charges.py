@@ -78,7 +78,7 @@ def test_kept_over_a_restart() -> None:
     charges.charge("a")
     charges.clear("b")
     restored = Charges(clock)
-    restored.restore(json.loads(json.dumps(charges.kept())))
+    restored.restore(json.loads(json.dumps(charges.kept())), {})
     assert restored.is_charged("a")
     assert not restored.is_judged("b")
     clock.now += AGAIN

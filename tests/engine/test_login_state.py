@@ -53,6 +53,23 @@ def test_the_login_of_another_upstream_is_nobodys_business() -> None:
     assert login.works is None
 
 
+def test_a_balancer_sends_a_turn_when_only_a_turn_can_tell() -> None:
+    clock, login = known()
+    assert not login.refuses
+    login.ended(OUT, login.number)
+    assert login.refuses
+    clock.now += PROBE
+    assert not login.refuses
+    login.told(NOBODY, stored=False)  # the CLI is asked again anyway
+    assert login.refuses
+    login.told(MINE, stored=False)
+    assert not login.refuses
+    login.ended(LATER, login.number)
+    assert login.refuses
+    clock.now += 30
+    assert not login.refuses
+
+
 def test_a_turn_tells_that_it_has_ended() -> None:
     _, login = known()
     login.ended(BROKEN, login.number)

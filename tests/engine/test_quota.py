@@ -13,16 +13,9 @@ from claudeproxy.cli.errors import LoginAdvice, not_logged_in
 from claudeproxy.cli.login import LoginStatus
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.engine.charges import AGAIN
-from claudeproxy.engine.quota import (
-    CLOSE,
-    DEFAULT_WAIT,
-    PROBE,
-    PROBE_RETRY,
-    Claim,
-    Permit,
-    Policy,
-    Quota,
-)
+from claudeproxy.engine.closed import DEFAULT_WAIT, PROBE
+from claudeproxy.engine.permit import PROBE_RETRY, Permit
+from claudeproxy.engine.quota import CLOSE, Claim, Policy, Quota
 from claudeproxy.messages import Failure, FailureError, Kind
 
 OPUS = ModelInfo("opus", "claude-opus-5-5")
@@ -681,6 +674,44 @@ def test_what_is_known_survives_a_restart() -> None:
     assert charged is not None and charged.status == 402
 
 
+def test_what_is_closed_stays_so_over_a_restart_until_it_is_probed() -> None:
+    clock, quota = plan()
+    failing_turn(quota, used_up())
+    clock.now += 100
+    kept = json.loads(json.dumps(quota.kept()))
+    again_clock, again = plan()
+    again_clock.now = clock.now
+    again.restore(kept)
+    assert again.closed() == {"five_hour": 6000.0}
+    failure = refusal(again)
+    assert failure is not None and failure.retry_after == 4900.0
+    again_clock.now += PROBE - 101
+    assert refusal(again) is not None
+    again_clock.now += 1
+    turn(again, told("allowed", five_hour=0.1))
+    assert again.closed() == {}
+    again.restore(json.loads(json.dumps(quota.kept())))
+    assert again.closed() == {}, "it has been opened since"
+
+
+def test_a_window_that_was_charged_for_is_not_probed_after_a_restart_either() -> None:
+    _, quota = plan()
+    turn(quota, charged_for("five_hour"))
+    _, again = plan()
+    again.restore(json.loads(json.dumps(quota.kept())))
+    again._closed.probe_at_once()
+    assert refusal(again) is not None
+    assert again.closed() == {"five_hour": 9000.0}
+
+
+def test_a_file_of_before_knows_of_nothing_closed() -> None:
+    _, quota = plan()
+    kept = quota.kept()
+    del kept["closed"], kept["cleared"], kept["windows"]["told"]
+    quota.restore(kept)
+    assert quota.closed() == {}
+
+
 @pytest.mark.parametrize("kept", [None, [], {}, {"windows": {"known": {}}, "charged": 5}, "x"])
 def test_what_is_something_else_is_not_restored(kept: Any) -> None:
     _, quota = plan()
@@ -698,6 +729,56 @@ def test_changes_that_are_kept_are_told() -> None:
     assert len(changes) == 2
     quota.changed_login(other_account=True)
     assert len(changes) == 3
+    failing_turn(quota, used_up())
+    assert len(changes) == 4
+    quota.changed_login(other_account=False)
+    turn(quota)
+    assert len(changes) == 6
+    quota.apply({"closed": {"five_hour": {"at": 2000, "until": 9000, "paid": False}}})
+    assert len(changes) == 7
+
+
+def test_what_is_learnt_is_told_as_it_can_be_applied() -> None:
+    clock, quota = plan()
+    _, other = plan()
+    told_of: list[dict[str, Any]] = []
+
+    def tell(event: dict[str, Any]) -> None:
+        told_of.append(event)
+        other.apply(json.loads(json.dumps(event)))
+
+    quota.on_learnt = tell
+    other.on_learnt = lambda event: pytest.fail("it is not told again")
+    turn(quota, told("allowed", five_hour=0.3))
+    assert [sorted(event) for event in told_of] == [["windows"], ["cleared", "paid"]]
+    turn(quota, told("allowed", five_hour=0.3))
+    assert len(told_of) == 2
+    assert not entered(other).undecided, "that set-up is free"
+    turn(quota, charged_for(five_hour=0.3), B)
+    assert sorted(told_of[-1]) == ["charged", "paid"]
+    failure = refusal(other, B)
+    assert failure is not None and failure.status == 402
+    assert (other.charges.paid, other.charges.paid_elsewhere) == (0, 1)
+    turn(quota, charged_for("five_hour", five_hour=0.3), evolve(A, setup="c"))
+    assert sorted(told_of[-1]) == ["closed", "paid"]
+    assert other.closed() == quota.closed() == {"five_hour": 9000.0}
+    clock.now = 9000
+    failing_turn(quota, used_up("seven_day"), evolve(A, setup="c"))
+    quota.changed_login(other_account=False)
+    turn(quota)
+    assert sorted(told_of[-1]) == ["closed"]
+    assert "seven_day" not in other.closed()
+
+
+def test_a_login_to_another_account_is_told_once_all_is_forgotten() -> None:
+    _, quota = plan()
+    accounts: list[Any] = []
+    quota.on_account = lambda: accounts.append((quota.login.account, quota.closed()))
+    assert not quota.login_is(LoginStatus(True, "mine"), stored=False)
+    failing_turn(quota, used_up())
+    assert not quota.login_is(LoginStatus(True, "mine"), stored=False)
+    assert quota.login_is(LoginStatus(True, "hers"), stored=True)
+    assert accounts == [("mine", {}), ("hers", {})]
 
 
 def test_a_window_that_failed_is_probed_also_where_extra_usage_is_on() -> None:

@@ -59,6 +59,15 @@ class Twistd:
         except OSError:
             return False
 
+    @property
+    def listens(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            self.connect().close()
+        except OSError:
+            return False
+        return True
+
     def get(self, path: str) -> HTTPResponse:
         return self._send("GET", path)
 

@@ -50,6 +50,7 @@ async def test_it_does_not_start(
     told = await health(daemon)
     assert told["status"] == "degraded"
     assert told["processes"]["failed_starts"] >= 3
+    assert (await treq.get(daemon.url + "/health")).code == 503
     monkeypatch.setattr(starts, "START_TIMEOUT", 60.0)
     fake_cli(tmp_path / "cli")
     await until(lambda: daemon.api.engine.keeper.unused)
@@ -187,6 +188,7 @@ async def test_it_is_not_logged_in(tmp_path: Path) -> None:
     assert journal(claude).count("start") == started, "it was never asked"
     told = await health(daemon)
     assert (told["status"], told["logged_in"]) == ("degraded", False)
+    assert (await treq.get(daemon.url + "/health")).code == 503
     fake_cli(tmp_path / "cli")
     (tmp_path / ".claude").mkdir()
     (tmp_path / ".claude/.credentials.json").write_text("{}")

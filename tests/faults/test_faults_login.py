@@ -173,6 +173,7 @@ async def test_a_login_dies(make_daemon: Any, case: Any) -> None:
     assert (await ask(daemon, "y")).status == status  # and it costs nothing
     assert len(daemon.turns()) == asked
     assert (await health(daemon))["status"] == "degraded"
+    assert (await treq.get(daemon.url + "/health")).code == 503
     old = set(daemon.api.engine.processes)
     account(daemon).renewal_failure = None
     put_login(daemon.home, account(daemon).log_in())

@@ -31,6 +31,16 @@ from claudeproxy.demo.app import DemoUpstream, listen
 
 Make = Callable[..., Twistd]
 
+HANDSHAKE = b"""\
+GET /v1/responses HTTP/1.1
+Host: localhost
+Connection: Upgrade
+Upgrade: websocket
+Sec-WebSocket-Version: 13
+Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==
+
+""".replace(b"\n", b"\r\n")
+
 
 @pytest.fixture
 def twistd(tmp_path: Path) -> Iterator[Make]:
@@ -82,6 +92,44 @@ def test_term_and_a_long_turn(twistd: Make) -> None:
     assert said(answer) == "the daemon is stopping"  # else it would end with its 1,000th delta
     assert daemon.process.wait(30) == 0
     assert not daemon.children
+
+
+@fault("daemon", "gets SIGTERM with --drain-notice, while a turn runs",
+       "503 at /health and for new turns while the port is open; the turn ends")  # fmt: skip
+def test_term_with_notice(twistd: Make) -> None:
+    daemon = twistd("--drain", "10", "--drain-notice", "1").up()
+    answer = daemon.start("x[[deltas 60]][[pause 0.05]]")
+    daemon.process.terminate()
+    ended = time.monotonic()
+    told = wait(lambda: (reply := daemon.get("/health")).status == 503 and json.load(reply))
+    assert (told["status"], told["turns"]["running"]) == ("draining", 1)
+    refused = daemon.start("y")
+    assert (refused.status, json.load(refused)["error"]["message"]) == (
+        503,
+        "the daemon is stopping",
+    )
+    assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
+    with daemon.connect() as client:
+        client.sendall(HANDSHAKE)
+        assert client.recv(12) == b"HTTP/1.1 503"
+    wait(lambda: not daemon.listens)
+    assert time.monotonic() - ended > 1
+    assert said(answer) == "You said: x" + "x" * 59
+    assert daemon.process.wait(10) == 0
+    assert not daemon.children
+
+
+@fault("daemon", "gets a second signal while it stops", "it ends at once: an error event; exit 0")
+def test_a_second_signal(twistd: Make) -> None:
+    daemon = twistd("--drain", "60", "--drain-notice", "60").up()
+    answer = daemon.start("x[[deltas 1000]][[pause 0.05]]")
+    daemon.process.send_signal(signal.SIGINT)
+    wait(lambda: daemon.get("/health").status == 503)
+    daemon.process.send_signal(signal.SIGINT)
+    assert said(answer) == "the daemon is stopping"
+    assert daemon.process.wait(30) in (0, -signal.SIGINT)
+    assert not daemon.children
+    assert b"Traceback" not in daemon.log.read_bytes()
 
 
 @fault("daemon", "gets SIGTERM while a CLI ignores everything", "exit 0; it is killed")

@@ -33,6 +33,7 @@ CHAPTERS = {
     "client": "A client ...",
     "daemon": "The daemon ...",
     "machine": "The machine ...",
+    "node": "A node behind HAProxy ...",
 }
 
 

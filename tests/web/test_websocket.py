@@ -352,6 +352,24 @@ def unmasked(socket: ClientConnection) -> None:
 
 
 @ensureDeferred
+async def test_a_handshake_names_the_conversation(make_daemon: Any, tmp_path: Path) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
+
+    def named(**headers: str) -> tuple[str | None, str | None]:
+        with opened(daemon, **headers) as socket:
+            assert socket.response is not None
+            told = socket.response.headers
+            return told.get("x-claudemax-conversation"), told.get("x-claudemax-ignored")
+
+    name = "x-claudemax-conversation"
+    assert await in_thread(named, **{name: "mine"}) == ("mine", None)
+    new, ignored = await in_thread(named)
+    assert len(new) == 32 and ignored is None
+    new, ignored = await in_thread(named, **{name: "not a name"})
+    assert len(new) == 32 and ignored == name
+
+
+@ensureDeferred
 async def test_pings_are_answered_and_sent(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
 

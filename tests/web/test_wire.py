@@ -473,6 +473,77 @@ def test_drained_idle_connections_are_closed_and_the_others_after_their_reply() 
     assert drained.called
 
 
+def test_a_request_under_way_as_the_drain_begins_is_replied_to() -> None:
+    client = Client()
+    new, _ = client.transport, client.connect()
+    assert client.get("/health").status == 200
+    idle, _ = client.transport, client.connect()
+    client.send(b"GET /hea")
+    client.machine.engine.close()
+    client.site.wind_down()
+    assert (new.disconnecting, idle.disconnecting) == (False, True)
+    client.send(b"lth HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert client.reply().status == 503
+    assert client.transport.disconnecting
+    assert not new.disconnecting
+    client.site.drain()
+    assert new.disconnecting
+
+
+def test_connections_of_a_draining_server_are_closed_after_their_reply() -> None:
+    client = Client(begun("a"))
+    client.post(ASKS)
+    client.machine.engine.close()
+    client.site.wind_down()
+    running = client.busy
+    working, client.transport = client.transport, Transport()
+    client.connect()
+    told = client.get("/health")
+    assert (told.status, told.json["status"], told.headers["connection"]) == (
+        503, "draining", "close",
+    )  # fmt: skip
+    assert client.transport.disconnecting
+    client.connect()
+    client.post(ASKS)
+    refused = client.reply()
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert refused.headers["connection"] == "close"
+    running.say(cli.closing() + cli.result("a"))
+    client.machine.run()
+    client.transport = working
+    assert client.reply().status == 200
+
+
+@pytest.mark.parametrize("body", [ASKS, STREAMS])
+@pytest.mark.parametrize(
+    ("sent", "good"),
+    [
+        ("my-conversation_1.2:~+/=@", True), ("x" * 128, True), ("x" * 129, False), ("", False),
+        ("a b", False), ('"a"', False), ("a,b", False), ("caf\xe9", False),
+    ],
+)  # fmt: skip
+def test_a_reply_names_its_conversation(body: Any, sent: str, good: bool) -> None:
+    client = Client(said("a"))
+    client.post(body, x_claudemax_conversation=sent)
+    headers = client.reply().headers
+    named, ignored = headers["x-claudemax-conversation"], headers.get("x-claudemax-ignored")
+    assert (named == sent) is good
+    assert ignored == (None if good else "x-claudemax-conversation")
+    assert good or len(named) == 32
+
+
+def test_a_conversation_gets_a_name() -> None:
+    client = Client(said("a"), said("b"))
+    names = set()
+    for body in (ASKS, {**ASKS, "model": "gpt-unknown"}, STREAMS):
+        client.post(body)
+        reply = client.reply()
+        names.add(reply.headers["x-claudemax-conversation"])
+        assert "x-claudemax-ignored" not in reply.headers
+    assert len(names) == 3
+    assert "x-claudemax-conversation" not in client.get("/v1/models").headers
+
+
 def test_a_silent_model_is_a_504() -> None:
     limits = Limits(deadlines=Deadlines(first_token=5.0))
     client = Client(cli.requesting(), limits=limits)

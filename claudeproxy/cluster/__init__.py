@@ -1,0 +1,1 @@
+"""What makes several nodes one: each a daemon of its own, with a login of the same person."""
