@@ -14,19 +14,20 @@ from claudeproxy.engine.engine import Engine
 @frozen
 class Status:
     """What ``GET /health`` reports about the CLI and its upstream. ``lost_facts``: the names of the
-    facts to which this version of the CLI does not hold; ``recording``: whether exchanges are."""
+    facts to which this version of the CLI does not hold; ``recording``: whether exchanges are;
+    ``draining``: the daemon is about to end."""
 
     cli_version: str
     upstream: str
     lost_facts: Sequence[str] = ()
     recording: bool = False
+    draining: bool = False
 
 
-def serves(engine: Engine) -> bool:
-    """Whether a balancer should send turns here: none would be refused because of the CLI, its
+def serves(engine: Engine, status: Status) -> bool:
+    """Whether a balancer should send turns here: none would be refused because of the CLI or its
     login, or the daemon's end."""
-    draining = engine.admission.closed is not None
-    return not (draining or engine.keeper.hopeless or engine.quota.login.refuses)
+    return not (status.draining or engine.keeper.hopeless or engine.quota.login.refuses)
 
 
 def health(engine: Engine, status: Status) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def health(engine: Engine, status: Status) -> dict[str, Any]:
     well = keeper.failures == 0 and not login.failing and not status.lost_facts
     state = "ok" if well else "degraded"
     return {
-        "status": state if admission.closed is None else "draining",
+        "status": "draining" if status.draining else state,
         "provider": "claude-code-cli",
         "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
         "cli_version": status.cli_version,
