@@ -140,7 +140,9 @@ def many(server: Postgres, number: int, shared: bool) -> None:
     told = [json.loads(one.communicate()[0]) for one in ran]
     used = _cpu(server) - before
     turns = sum(one["turns"] for one in told)
-    take, put, keep = (statistics.mean(times) for times in zip(*(one["steps"] for one in told), strict=True))
+    take, put, keep = (
+        statistics.mean(times) for times in zip(*(one["steps"] for one in told), strict=True)
+    )
     calls = int(server.execute("SELECT sum(calls) FROM pg_stat_statements", name))
     commits = int(server.execute(
         f"SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'"))  # fmt: skip
@@ -154,7 +156,9 @@ def many(server: Postgres, number: int, shared: bool) -> None:
             rows, size = server.execute(
                 f"SELECT (SELECT count(*) FROM {table}), pg_total_relation_size('{table}')", name
             ).split("|")
-            print(f"     {table}: {int(rows) / turns:.3f} rows and {int(size) / turns:.0f} bytes a turn")
+            print(
+                f"     {table}: {int(rows) / turns:.3f} rows and {int(size) / turns:.0f} bytes a turn"
+            )
     server.drop_database(url)
 
 

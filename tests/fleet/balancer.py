@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from socket import AF_UNIX, socket
 
 from .nodes import ROOT, wait
 
@@ -26,11 +27,11 @@ class Balancer:
         """``nodes``: the ports of a and b."""
         self.url = f"http://127.0.0.1:{port}"
         self.log = directory / "haproxy.log"
-        socket = directory / "haproxy.sock"
+        self._socket = directory / "haproxy.sock"
         haproxy = program()
         assert haproxy is not None
         environ = {
-            "PATH": PATH, "BIND": f"127.0.0.1:{port}", "ADMIN_SOCKET": str(socket),
+            "PATH": PATH, "BIND": f"127.0.0.1:{port}", "ADMIN_SOCKET": str(self._socket),
             **{f"NODE_{name.upper()}": f"127.0.0.1:{number}" for name, number in nodes.items()},
         }  # fmt: skip
         with open(self.log, "wb") as log:
@@ -38,8 +39,18 @@ class Balancer:
                 [haproxy, "-db", "-f", str(CONFIG)], env=environ, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log,
             )  # fmt: skip
-        wait(lambda: socket.exists() or self._process.poll() is not None)
+        wait(lambda: self._socket.exists() or self._process.poll() is not None)
         assert self._process.poll() is None, self.log.read_text()
+
+    @property
+    def up(self) -> set[str]:
+        """The names of the nodes that get turns."""
+        with socket(AF_UNIX) as asked, asked.makefile("rwb") as lines:
+            asked.connect(str(self._socket))
+            lines.write(b"show stat nodes 4 -1\n")
+            lines.flush()
+            rows = [line.split(b",") for line in lines if line.startswith(b"nodes,")]
+        return {row[1].decode() for row in rows if row[17] == b"UP"}
 
     def stop(self) -> None:
         """Run no longer, whoever is connected."""

@@ -92,7 +92,7 @@ class Run:
         self._began = time.monotonic()
         with ThreadPoolExecutor(len(self._nodes)) as starting:
             list(starting.map(Node.start, self._nodes))
-        self._say("all is up")
+        self._is_up("a", "b")
         began = time.monotonic()
         with ThreadPoolExecutor(WORKERS) as workers:
             working = [workers.submit(work, self._farm, number) for number in range(WORKERS)]
@@ -134,12 +134,12 @@ class Run:
         disturb.kill(b)
         self._reach(0.30)
         b.start()
-        self._say("b is back")
+        self._is_up("b")
         self._reach(0.40)
         disturb.drain(a)
         self._reach(0.55)
         a.start()
-        self._say("a is back")
+        self._is_up("a")
         if WITH_STORE:
             self._reach(0.65)
             disturb.lose_database(self._most // 20)
@@ -148,6 +148,10 @@ class Run:
             self._reach(0.85)
             disturb.freeze_database()
         self._reach(1.0)
+
+    def _is_up(self, *names: str) -> None:
+        wait(lambda: self._balancer.up.issuperset(names), what=f"turns for {names}")
+        self._say(f"{' and '.join(names)} get turns")
 
     def _reach(self, share: float) -> None:
         self._turns.reach(int(share * self._most))
