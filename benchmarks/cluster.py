@@ -1,15 +1,16 @@
 """What several nodes cost the PostgreSQL that they share, and what it costs them.
 
 ``python -m benchmarks.cluster`` prints the figures, in some minutes. The server is a real one that
-keeps what it commits; nodes are the real tables, many of them in a process, which asks as fast as it
-is answered. They share this machine's cores with the server, so what is measured is a lower bound
-for one that is alone; the CPU of a turn tells what that would do.
+keeps what it commits; nodes are the real tables, many of them in a process. They share this machine's
+cores with the server, so what is measured is a lower bound for one that is alone; the CPU of a turn
+tells what that would do.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import select
 import statistics
 import subprocess
@@ -26,7 +27,7 @@ from uuid import uuid4
 import psutil
 import psycopg
 from twisted.internet.defer import ensureDeferred, gatherResults
-from twisted.internet.task import react
+from twisted.internet.task import deferLater, react
 
 from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import TurnRecord
@@ -42,9 +43,14 @@ from .own import NOWHERE, Double
 from .subjects import ROOT, Daemon
 
 sys.path.append(str(ROOT / "tests"))
-from postgres import Postgres, missing, throw_away  # noqa: E402
+from postgres import Postgres, missing, throw_away
 
-NODES = (1, 10, 100)
+FASTEST = (1, 10)
+"""Nodes that have one turn after the other."""
+
+PACED, PACE = 100, 1.0
+"""Nodes that have a turn every so many seconds, as nodes do."""
+
 SECONDS = 10.0
 PROCESSES = 2
 LISTENERS = 100
@@ -64,7 +70,9 @@ SAFE = {
 # -- many nodes --
 
 
-async def nodes(reactor: Any, url: str, number: int, seconds: float, shared: bool) -> None:
+async def nodes(
+    reactor: Any, url: str, number: int, seconds: float, pace: float, shared: bool
+) -> None:
     """So many nodes, each with one turn at a time. Prints how many turns there were, how long each
     step took at the median, and the seconds of CPU."""
     databases = [PostgreSQL(url) for _ in range(number)]
@@ -73,7 +81,7 @@ async def nodes(reactor: Any, url: str, number: int, seconds: float, shared: boo
     until = time.monotonic() + seconds
     before = time.process_time()
     working = [
-        ensureDeferred(_work(reactor, database, "key" if shared else f"key-{uuid4()}", until))
+        ensureDeferred(_work(reactor, database, "key" if shared else f"key-{uuid4()}", until, pace))
         for database in databases
     ]
     took = [step for steps in await gatherResults(working) for step in steps]
@@ -84,13 +92,18 @@ async def nodes(reactor: Any, url: str, number: int, seconds: float, shared: boo
     print(json.dumps({"turns": len(took), "cpu": used, "steps": medians}))
 
 
-async def _work(reactor: Any, database: PostgreSQL, key: str, until: float) -> list[Any]:
+async def _work(
+    reactor: Any, database: PostgreSQL, key: str, until: float, pace: float
+) -> list[Any]:
     """What a node asks of the store for each turn: to count it, to note it, to keep its answer.
     Seconds of each."""
     ledger, store, took = Ledger(database), Store(database), []
     node = Nodes(reactor, database, str(uuid4()))
     node.start()
+    due = time.monotonic() + random.uniform(0, pace)
     while time.monotonic() < until:
+        await deferLater(reactor, max(0.0, due - time.monotonic()), lambda: None)
+        due += pace
         now, began = time.time(), time.monotonic()
         await ledger.counts.take(key, "account", lambda used: True)
         taken = time.monotonic()
@@ -122,7 +135,7 @@ def _stored(key: str) -> Stored:
     return Stored(response, [{"type": "message", "role": "user", "content": [said]}], None, key)
 
 
-def many(server: Postgres, number: int, shared: bool) -> None:
+def many(server: Postgres, number: int, pace: float = 0.0, shared: bool = False) -> None:
     """Let so many work, and tell what came of it. ``shared``: all turns are of one key."""
     url = server.create_database()
     name = url.rpartition("/")[2]
@@ -131,13 +144,13 @@ def many(server: Postgres, number: int, shared: bool) -> None:
     server.execute("SELECT pg_stat_statements_reset()", name)
     processes = min(PROCESSES, number)
     words = [sys.executable, "-m", "benchmarks.cluster", "nodes", url, str(number // processes),
-             str(SECONDS), str(int(shared))]  # fmt: skip
+             str(SECONDS), str(pace), str(int(shared))]  # fmt: skip
     before = _cpu(server)
     ran = [
         subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
     ]
-    told = [json.loads(one.communicate()[0]) for one in ran]
+    told = [json.loads(one.communicate(timeout=SECONDS + 60)[0]) for one in ran]
     used = _cpu(server) - before
     turns = sum(one["turns"] for one in told)
     take, put, keep = (
@@ -146,12 +159,15 @@ def many(server: Postgres, number: int, shared: bool) -> None:
     calls = int(server.execute("SELECT sum(calls) FROM pg_stat_statements", name))
     commits = int(server.execute(
         f"SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'"))  # fmt: skip
-    print(f"{number:4} nodes, {'one key ' if shared else 'a key each'}: {turns / SECONDS:7.0f} turns/s, "
-          f"{commits / SECONDS:7.0f} transactions/s; a turn: {commits / turns:.1f} transactions, "
-          f"{calls / turns:.0f} statements, CPU {1000 * used / turns:.2f} ms of the server and "
+    how = f"{number} nodes, {'one key' if shared else 'a key each'}, " + (
+        f"a turn in {pace:g} s" if pace else "as fast as it goes"
+    )
+    print(f"{how}: {turns / SECONDS:.0f} turns/s, {commits / SECONDS:.0f} transactions/s\n"
+          f"     a turn: {commits / turns:.1f} transactions, {calls / turns:.0f} statements, CPU "
+          f"{1000 * used / turns:.2f} ms of the server and "
           f"{1000 * sum(one['cpu'] for one in told) / turns:.2f} ms of the nodes; "
           f"median: count {take:.1f}, note {put:.1f}, keep {keep:.1f} ms", flush=True)  # fmt: skip
-    if number == NODES[-1] and not shared:
+    if number == FASTEST[-1]:
         for table in TABLES:
             rows, size = server.execute(
                 f"SELECT (SELECT count(*) FROM {table}), pg_total_relation_size('{table}')", name
@@ -237,9 +253,9 @@ def node(double: Double, what: str, *options: str) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["nodes"]:
-        url, number, seconds, shared = sys.argv[2:]
+        url, number, seconds, pace, shared = sys.argv[2:]
         react(lambda reactor: ensureDeferred(
-            nodes(reactor, url, int(number), float(seconds), shared == "1")))  # fmt: skip
+            nodes(reactor, url, int(number), float(seconds), float(pace), shared == "1")))  # fmt: skip
         return
     why = missing()
     if why is not None:
@@ -248,9 +264,10 @@ def main() -> None:
     with ExitStack() as stack:
         server = stack.enter_context(throw_away(**SAFE))
         double = Double(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))))
-        for number in NODES:
-            many(server, number, shared=False)
-        many(server, NODES[-1], shared=True)
+        for number in FASTEST:
+            many(server, number)
+        for shared in (False, True):
+            many(server, PACED, PACE, shared)
         news(server)
         node(double, "one node with SQLite")
         node(double, "one node with PostgreSQL", "--store", server.create_database())
