@@ -104,6 +104,21 @@ def url(text: str) -> str:
     raise ValueError("an http or https URL without user, password or query")
 
 
+def database(text: str) -> str:
+    """The URL of a PostgreSQL database, as libpq takes it."""
+    if re.fullmatch(r"postgres(ql)?://\S*", text):
+        return text
+    raise ValueError(
+        "a URL such as postgresql://user@host/database, the password in PGPASSWORD or ~/.pgpass"
+    )
+
+
+def without_password(text: str) -> str:
+    """The same URL, fit to be shown."""
+    text = re.sub(r"(?<=://)([^/?#]*?):[^/?#]*@", r"\1:***@", text)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "***", text)
+
+
 def host(text: str) -> str:
     """What a Host header may say, in lower case."""
     if re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", text):

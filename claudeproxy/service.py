@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
 
 from attrs import evolve
 from twisted.application.service import MultiService
@@ -29,26 +29,20 @@ from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
-from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.keeping import Files, Shared
 from claudeproxy.options import ConfigError, Settings, written
 from claudeproxy.page.routes import AREAS, FORMS, Page
 from claudeproxy.page.settings import Setting
 from claudeproxy.page.snapshot import Sources
 from claudeproxy.selftest.trial import Trial
 from claudeproxy.state import (
-    ELSEWHERE,
     QuotaFile,
     Scratch,
     StateError,
     directory,
-    ledger_file,
     recordings,
-    responses_file,
     working_directory,
 )
-from claudeproxy.store.database import Database
-from claudeproxy.store.sqlite import SQLite
-from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.telemetry.labels import ModelLabels
 from claudeproxy.telemetry.metrics import Metrics
 from claudeproxy.telemetry.present import Build, KeyQuota
@@ -99,12 +93,14 @@ class Claudemax(MultiService):
             settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
         )
         self.gate = evolve(gate, pages=AREAS, forms=FORMS)
-        self._databases: list[Database] = []
-        self._store = self._ledger = None
-        if not settings.no_store:
-            self._store = Store(self._kept_in(sqlite_store, responses_file(environ), "--no-store"))
-        if not settings.no_ledger:
-            self._ledger = Ledger(self._kept_in(sqlite_ledger, ledger_file(environ), "--no-ledger"))
+        self.node = f"{socket.gethostname()}-{secrets.token_hex(3)}"
+        """Which daemon this is, of those that are and were."""
+        self._kept: Files | Shared
+        if settings.store is None:
+            self._kept = Files(settings, environ)
+        else:
+            self._kept = Shared(reactor, settings, self.node)
+        self._ledger = self._kept.ledger
         self._recorder = _recorder(reactor, settings)
         models = ModelLabels(self.engine.catalogue)
         self._metrics = Metrics(reactor, self.engine, models, self._build, self._key_quotas)
@@ -114,7 +110,7 @@ class Claudemax(MultiService):
             self.gate,
             self._status,
             self._metrics.scrape,
-            store=self._store,
+            store=self._kept.store,
             ledger=self._ledger,
             recorder=self._recorder,
         )
@@ -133,15 +129,6 @@ class Claudemax(MultiService):
         self._leaving: list[Deferred[None]] = []
         self._hurried = False
 
-    def _kept_in(self, make: Callable[[Path], SQLite], path: Path, without: str) -> Database:
-        try:
-            database = make(path)
-        except (OSError, sqlite3.Error) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
-        self._databases.append(database)
-        return database
-
     def _trace(self, endpoint: str, models: ModelLabels) -> None:
         try:
             # Only where it is asked for: it is an extra, and takes memory.
@@ -156,8 +143,7 @@ class Claudemax(MultiService):
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""
         super().startService()
-        for database in self._databases:
-            database.open(self.reactor)
+        self._kept.start(self.reactor)
         self._scratch = Scratch()
         upstream = self._upstream(self._scratch.path)
         self.cli.environment = launch.environment(
@@ -171,6 +157,7 @@ class Claudemax(MultiService):
         self.engine.quota.login.advice = advice(self.cli.executable, self.cli.environment)
         if upstream is None:
             self._quota_file.open(self.engine.quota)
+            self._kept.share(self.engine.quota)
         if self._ledger is not None and self.gate.keys is not None:
             ensureDeferred(self.quotas.restore(self._ledger)).addErrback(
                 lambda why: self.log.failure("what keys have used today is not known", why)
@@ -244,8 +231,7 @@ class Claudemax(MultiService):
         stopped = super().stopService()
         if stopped is not None:
             await stopped
-        for database in self._databases:
-            database.close()
+        await self._kept.stop()
         if self._scratch is not None:
             self._scratch.remove()
 
@@ -262,10 +248,14 @@ class Claudemax(MultiService):
             self._trial.lost,
             recording=self._recorder is not None,
             draining=self._notice is not None,
+            node=self.node,
+            store=self._kept.state(),
         )
 
     def _build(self) -> Build:
-        return Build(__version__, self.cli.version, len(self._trial.lost))
+        lost = len(self._trial.lost)
+        up = self._kept.state().lost_since is None
+        return Build(__version__, self.cli.version, lost, up)
 
     def _key_quotas(self) -> Iterator[KeyQuota]:
         keys = self.gate.keys

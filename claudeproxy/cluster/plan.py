@@ -31,7 +31,7 @@ class News(Protocol):
     """What the nodes tell each other. ``heard``: called with the kind and the content of what
     another node has told."""
 
-    heard: list[Callable[[str, dict[str, Any]], None]]
+    heard: list[Callable[[str, dict[str, Any]], object]]
 
     def tell(self, kind: str, what: dict[str, Any]) -> None:
         """Tell all other nodes, if they can be told; ``what``: a JSON object of less than 8,000
@@ -71,6 +71,7 @@ class SharedPlan:
         self._changed = False
         self._saving = DeferredLock()
         self._later: IDelayedCall | None = None
+        self._held: dict[str, str] = {}
         self._unreleased: set[str] = set()
         self._others: dict[str, float] = {}
         self._stopped = False
@@ -107,20 +108,24 @@ class SharedPlan:
         return ensureDeferred(self._take(names))
 
     def release(self, names: Collection[str]) -> Deferred[None]:
-        self._unreleased |= set(names)
+        self._unreleased |= {self._held.pop(name) for name in names if name in self._held}
         return ensureDeferred(self._keep_on())
 
     async def _take(self, names: Collection[str]) -> set[str]:
         if self._unreleased or self._saving.locked:
             await self._keep()  # they may be among them
-        missing = await self._leases.take(names)
+        # Another account has windows of its own.
+        account = self._quota.login.account
+        named = {f"{PLAN} {account} {name}": name for name in names}
+        missing = await self._leases.take(named)
         if not missing:
+            self._held.update({name: lease for lease, name in named.items()})
             try:
                 await self._look_up()
             except BaseException:
                 self.release(names)
                 raise
-        return missing
+        return {named[lease] for lease in missing}
 
     # -- what is told and heard --
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
@@ -31,7 +31,7 @@ class Leases:
         nodes.on_dead.append(self.held.clear)
         nodes.on_beat.append(self._tidy)
 
-    def take(self, names: Sequence[str]) -> Deferred[set[str]]:
+    def take(self, names: Collection[str]) -> Deferred[set[str]]:
         """Those of ``names`` that another node has: without any, all of them are this node's now,
         with some, none is that was not before.
 
@@ -52,7 +52,7 @@ class Leases:
         self.held.update(names)
         return set()
 
-    def release(self, names: Sequence[str]) -> Deferred[None]:
+    def release(self, names: Collection[str]) -> Deferred[None]:
         """Let others have them. Never fails: what cannot be told now is told when it can."""
         self.held.difference_update(names)
         self._left_over = True
@@ -82,6 +82,8 @@ class _Taken(Exception):
 
 def _take(cursor: Cursor, node: str, names: list[str]) -> bool:
     was_alive = seen(cursor, node)
+    # One at a time: a statement that had to wait for another's row would not see its node.
+    cursor.execute("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE")
     taken = set()
     for name in names:
         cursor.execute(

@@ -75,6 +75,36 @@ async def test_a_window_that_closes_on_one_is_closed_on_the_other(make_daemon: A
 
 
 @ensureDeferred
+async def test_the_same_over_one_postgresql(make_daemon: Any, postgres_url: str) -> None:
+    """Whoever starts later knows, too; and a set-up that is charged for is paid for once."""
+    first, second = [await make_daemon(store=postgres_url) for _ in range(2)]
+    for daemon in (first, second):
+        account(daemon).judged = FOREIGN
+        await until(lambda daemon=daemon: daemon.api.engine.quota.login.account)
+    account(first).extra_usage = account(second).extra_usage = True
+    assert (await ask(first, "x"))[0] == 200
+    asked = [run(ask(daemon, "x", FOREIGN)) for daemon in (first, second, first, second)]
+    statuses = sorted(status for status, _ in await gatherResults(asked))
+    assert statuses == [200, 402, 402, 402]
+    assert account(first).paid + account(second).paid == 1
+
+    account(first).extra_usage = False
+    resets = int(account(first).now()) + 3600
+    account(first).windows["five_hour"] = PlanWindow(1.0, resets)
+    assert (await ask(first, "x"))[0] == 429
+    await until(second.api.engine.quota.closed, 1)
+    late = await make_daemon(store=postgres_url)
+    await until(late.api.engine.quota.closed)
+    for daemon in (second, late):
+        turns = len(daemon.turns())
+        assert ((await ask(daemon, "x"))[0], len(daemon.turns())) == (429, turns)
+    health = await treq.json_content(await treq.get(f"{first.url}/health"))
+    assert health["store"]["kind"] == "postgresql"
+    assert first.api.node in health["store"]["nodes"]
+    assert health["store"]["other_accounts"] == []
+
+
+@ensureDeferred
 async def test_a_client_that_leaves_while_leases_are_taken_leaves_none(make_daemon: Any) -> None:
     database, first, second = await two(make_daemon)
     database.held = []

@@ -13,6 +13,7 @@ from harness import until
 from postgres import Postgres
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 
 from claudeproxy.store.news import LONGEST, News
 from claudeproxy.store.postgres import PostgreSQL
@@ -42,7 +43,8 @@ def make(postgres_url: str) -> Iterator[Any]:
 
     yield one
     for node in nodes:
-        node.news.stop()
+        if not node.news._stopped:
+            node.news.stop()
         node.database.close()
 
 
@@ -56,7 +58,7 @@ async def listening(*nodes: Node) -> None:
 async def test_others_hear_it_at_once(make: Any) -> None:
     a, b, c = make("a"), make("b"), make("c")
     await listening(a, b, c)
-    what = {"text": "\0é\ud83d\ude00'", "number": 1.5}
+    what = {"text": "\0é😀'", "number": 1.5}
     a.news.tell("plan", what)
     await until(lambda: b.told and c.told)
     assert b.told == c.told == [("plan", what)]
@@ -81,8 +83,6 @@ async def test_it_takes_a_moment(make: Any) -> None:
 
 
 async def heard(node: Node, number: int) -> None:
-    from twisted.internet.defer import Deferred
-
     if ("x", {"n": number}) in node.told:
         return
     done: Deferred[None] = Deferred()

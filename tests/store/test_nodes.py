@@ -1,4 +1,4 @@
-"""Nodes that are alive, and the leases that they have, on a real database with clocks of our own."""
+"""Nodes that are alive, and the leases that they have, on a real database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 
 from claudeproxy.store.database import StoreLost
 from claudeproxy.store.leases import Leases
-from claudeproxy.store.nodes import BEAT, DEAD, Nodes, new_id
+from claudeproxy.store.nodes import BEAT, DEAD, Nodes
 from claudeproxy.store.postgres import PostgreSQL
 
 
@@ -58,10 +58,6 @@ def age(postgres: Postgres, postgres_url: str) -> Any:
         )
 
     return older
-
-
-def test_each_run_has_an_id_of_its_own() -> None:
-    assert new_id() != new_id()
 
 
 @ensureDeferred
