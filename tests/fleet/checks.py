@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from attrs import define, field
-from postgres import Postgres
 
 from .asking import CUT, LOST
 from .disturbances import Disturbances
@@ -130,11 +129,11 @@ class Checks:
     # -- the ledger --
 
     def _rows(self, sql: str) -> list[dict[str, Any]]:
-        server: Postgres = self.disturbances.server
         name = self.database.rpartition("/")[2]
-        return list(
-            json.loads(server.execute(f"SELECT coalesce(json_agg(r), '[]') FROM ({sql}) r", name))
+        told = self.disturbances.server.execute(
+            f"SET search_path TO claudemax; SELECT coalesce(json_agg(r), '[]') FROM ({sql}) r", name
         )
+        return list(json.loads(told))
 
     def _ledger(self) -> None:
         check = self._verdict

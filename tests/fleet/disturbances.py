@@ -20,9 +20,6 @@ from .turns import Turn
 from .upstream import Upstream
 from .verdict import Verdict
 
-PATIENCE = 20.0
-"""Seconds within which nodes have to notice that the database is lost, or back."""
-
 
 @define
 class Disturbances:
@@ -98,17 +95,17 @@ class Disturbances:
         """It is down until so many turns have been answered without it."""
         before = self._response(self.farm.nodes[0])
         with self._outage():
-            began = time.monotonic()
             self.server.stop("fast")
-            wait(lambda: not any(self._stores()), PATIENCE, "the loss of the database at /health")
-            self.say(f"the database is down: known after {time.monotonic() - began:.1f} s")
+            took = self.verdict.happens("/health tells that the database is lost",
+                                        lambda: not any(self._stores()))  # fmt: skip
+            self.say(f"the database is down: known after {took:.1f} s")
             for node in self.farm.nodes:
                 self._without(node, before)
             self.farm.turns.reach(self.farm.turns.done + turns)
-            waiting = [node.health()[1]["store"]["waiting_rows"] for node in self.farm.nodes]
+            waiting = [node.health()[1]["store"].get("waiting_rows", 0) for node in self.farm.nodes]
             self.verdict.check("rows of the ledger wait on every node", all(waiting), waiting)
             self.server.start()
-        wait(self._none_wait, PATIENCE, "the arrival of the rows that waited")
+        self.verdict.happens("the rows that waited arrive", self._none_wait)
         self.say(f"the database is back, and {sum(waiting)} rows have arrived")
 
     def freeze_database(self) -> None:
@@ -131,10 +128,9 @@ class Disturbances:
         began = time.monotonic()
         self.farm.store_lost.set()
         yield
-        up = time.monotonic()
-        wait(lambda: all(self._stores()), PATIENCE, "the return of the database at /health")
+        took = self.verdict.happens("/health tells that the database is back",
+                                    lambda: all(self._stores()))  # fmt: skip
         self.farm.store_lost.clear()
-        took = time.monotonic() - up
         self.verdict.figures["the database is used again after"] = f"{took:.1f} s"
         self.outages.append((began, time.monotonic()))
 
@@ -142,7 +138,7 @@ class Disturbances:
         return [node.health()[1]["store"]["reachable"] for node in self.farm.nodes]
 
     def _none_wait(self) -> bool:
-        return not any(node.health()[1]["store"]["waiting_rows"] for node in self.farm.nodes)
+        return not any(node.health()[1]["store"].get("waiting_rows", 0) for node in self.farm.nodes)
 
     def _response(self, node: Node) -> str:
         """The id of a response that is stored."""

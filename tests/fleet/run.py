@@ -100,7 +100,7 @@ class Run:
                 self._disturb()
             finally:
                 self._farm.over.set()
-        self._seconds = time.monotonic() - began
+                self._seconds = time.monotonic() - began
         for one in working:
             one.result()
         self._say("the clients are done")
