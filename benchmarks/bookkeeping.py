@@ -1,5 +1,7 @@
 """What it costs to note a turn: journal, ledger, quotas and metrics, with the ledger's thread.
 
+Its key has quotas, and the plan two windows.
+
 ``python -m benchmarks.bookkeeping`` prints milliseconds of CPU a turn, one line a round.
 """
 
@@ -24,9 +26,12 @@ from claudeproxy.telemetry.metrics import Metrics
 from claudeproxy.telemetry.present import Build
 from claudeproxy.web.access_log import Facts
 from claudeproxy.web.journal import Journal
+from claudeproxy.web.key_rules import Rules
 from claudeproxy.web.quotas import Quotas
 
 ROUNDS, TURNS = 7, 500
+
+RULES = Rules(requests={"min": 10**6, "day": 10**6}, tokens={"day": 10**9}, shares={"five_hour": 1})
 
 
 async def measure(reactor: Any) -> None:
@@ -40,16 +45,27 @@ async def measure(reactor: Any) -> None:
         file.open(reactor)
         ledger = Ledger(file)
         journal = Journal(engine)
-        journal.observers += [ledger.add, metrics.observe, Quotas(engine).heard]
-        for _ in range(ROUNDS):
+        quotas = Quotas(engine, ledger.counts)
+        journal.observers += [lambda turn: ledger.add(turn, quotas.plan()), metrics.observe]
+        for round_ in range(ROUNDS):
             before = time.process_time()
             for number in range(TURNS):
-                _turn(journal, f"req_{number}")
+                ensureDeferred(quotas.take("laptop", RULES))
+                engine.quota.hear({"unifiedWindows": _windows(round_ * TURNS + number)})
+                _turn(journal, f"req_{round_}_{number}")
                 if number % 10 == 0:  # turns do not come all at once
                     await deferLater(reactor, 0, lambda: None)
             await ledger.latest(1)
             print(f"{1000 * (time.process_time() - before) / TURNS:.4f}", flush=True)
         file.close()
+
+
+def _windows(number: int) -> dict[str, Any]:
+    resets = time.time() + 3600
+    return {
+        name: {"utilization": number / 1e4, "resetsAt": resets}
+        for name in ("five_hour", "seven_day")
+    }
 
 
 def _turn(journal: Journal, ident: str) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from claudeproxy._installed import installer
 from claudeproxy._reactor import IDaemonReactor
@@ -14,9 +14,13 @@ from claudeproxy._values import without_password
 from claudeproxy.cluster.plan import SharedPlan
 from claudeproxy.engine.merging import merge
 from claudeproxy.engine.quota import Quota
+from claudeproxy.ledger.counts import Counts, in_memory
 from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.ledger.outbox import Outbox
+from claudeproxy.ledger.record import TurnRecord
+from claudeproxy.ledger.shares import Plan
 from claudeproxy.options import ConfigError, Settings
-from claudeproxy.state import ELSEWHERE, ledger_file, responses_file
+from claudeproxy.state import ELSEWHERE, ledger_file, outbox_file, responses_file
 from claudeproxy.store.database import Database
 from claudeproxy.store.plan_table import PlanTable
 from claudeproxy.store.sqlite import SQLite
@@ -25,6 +29,11 @@ from claudeproxy.web.pages import StoreState
 
 if TYPE_CHECKING:
     from claudeproxy.store.postgres import PostgreSQL
+
+Turns = Callable[[TurnRecord, Plan], object]
+"""Called with a turn that is over, and the plan as known then."""
+
+_Made = TypeVar("_Made")
 
 
 class Files:
@@ -35,21 +44,27 @@ class Files:
         self._databases: list[Database] = []
         self.store: Store | None = None
         self.ledger: Ledger | None = None
+        self.over: Turns
         if not settings.no_store:
             file = self._make(sqlite_store, responses_file(environ), "--no-store")
             self.store = Store(file)
         if not settings.no_ledger:
             file = self._make(sqlite_ledger, ledger_file(environ), "--no-ledger")
             self.ledger = Ledger(file)
+            self.counts, self.over = self.ledger.counts, self.ledger.add
+        else:
+            memory = in_memory()
+            self._databases.append(memory)
+            self.counts = Counts(memory)
+            self.over = self.counts.add
 
     def _make(self, make: Callable[[Path], SQLite], path: Path, without: str) -> Database:
-        try:
-            database = make(path)
-        except (OSError, sqlite3.Error) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
+        database = _made(make, path, f"{ELSEWHERE}, or {without}")
         self._databases.append(database)
         return database
+
+    def began(self, record: TurnRecord) -> None:
+        """A turn begins: nothing is known of it yet that is worth a row."""
 
     def start(self, reactor: IDaemonReactor) -> None:
         """Get ready for calls."""
@@ -66,14 +81,16 @@ class Files:
 
     def state(self) -> StoreState:
         """What ``/health`` tells of it."""
-        return StoreState("sqlite" if self._databases else "none")
+        return StoreState("none" if self.store is None and self.ledger is None else "sqlite")
 
 
 class Shared:
     """The PostgreSQL of ``--store``, and the other nodes that use it. ``node``: the id of this
     one."""
 
-    def __init__(self, reactor: IDaemonReactor, settings: Settings, node: str) -> None:
+    def __init__(
+        self, reactor: IDaemonReactor, settings: Settings, environ: Mapping[str, str], node: str
+    ) -> None:
         """:raises ConfigError: when it cannot be used, and that will not change by itself."""
         assert settings.store is not None
         self.database = connected(settings.store, f"claudemax {node}")
@@ -87,11 +104,27 @@ class Shared:
         self.leases = Leases(self.nodes, self.database)
         self.news = News(reactor, self.database, node)
         self.store = None if settings.no_store else Store(self.database)
-        self.ledger = None if settings.no_ledger else Ledger(self.database)
+        self.ledger: Ledger | None = None
+        self._outbox: Outbox | None = None
+        if settings.no_ledger:
+            self.counts = Counts(self.database)
+            self.over: Turns = self.counts.add
+        else:
+            ledger = self.ledger = Ledger(self.database)
+            outbox = _made(lambda path: Outbox(path, ledger), outbox_file(environ), ELSEWHERE)
+            self.database.on_back.append(outbox.send)
+            self._outbox, self.counts, self.over = outbox, ledger.counts, outbox.add
+
+    def began(self, record: TurnRecord) -> None:
+        """A turn begins."""
+        if self._outbox is not None:
+            self._outbox.began(record)
 
     def start(self, reactor: IDaemonReactor) -> None:
         """Be a node among the others."""
         self.database.open(reactor)
+        if self._outbox is not None:
+            self._outbox.open(reactor)
         self.news.start()
         self.nodes.start()
 
@@ -101,6 +134,8 @@ class Shared:
             self.news.on_back.remove(self._plan.back)
             await self._plan.stop()
         self.news.stop()
+        if self._outbox is not None:
+            await self._outbox.close()
         await self.nodes.stop()
         self.database.close()
 
@@ -114,7 +149,17 @@ class Shared:
     def state(self) -> StoreState:
         """What ``/health`` tells of it."""
         others = () if self._plan is None else self._plan.other_accounts
-        return StoreState("postgresql", self.database.lost_since, self.nodes.alive, others)
+        waiting = 0 if self._outbox is None else self._outbox.waiting
+        lost = self.database.lost_since
+        return StoreState("postgresql", lost, self.nodes.alive, others, waiting)
+
+
+def _made(make: Callable[[Path], _Made], path: Path, remedy: str) -> _Made:
+    try:
+        return make(path)
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot make {path}: {why} ({remedy})") from None
 
 
 def connected(url: str, name: str) -> PostgreSQL:

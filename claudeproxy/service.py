@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from attrs import evolve
 from twisted.application.service import MultiService
@@ -30,6 +31,7 @@ from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
 from claudeproxy.keeping import Files, Shared
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.options import ConfigError, Settings, written
 from claudeproxy.page.routes import AREAS, FORMS, Page
 from claudeproxy.page.settings import Setting
@@ -43,6 +45,7 @@ from claudeproxy.state import (
     recordings,
     working_directory,
 )
+from claudeproxy.store.database import StoreLost
 from claudeproxy.telemetry.labels import ModelLabels
 from claudeproxy.telemetry.metrics import Metrics
 from claudeproxy.telemetry.present import Build, KeyQuota
@@ -99,7 +102,7 @@ class Claudemax(MultiService):
         if settings.store is None:
             self._kept = Files(settings, environ)
         else:
-            self._kept = Shared(reactor, settings, self.node)
+            self._kept = Shared(reactor, settings, environ, self.node)
         self._ledger = self._kept.ledger
         self._recorder = _recorder(reactor, settings)
         models = ModelLabels(self.engine.catalogue)
@@ -112,9 +115,12 @@ class Claudemax(MultiService):
             self._metrics.scrape,
             store=self._kept.store,
             ledger=self._ledger,
+            counts=self._kept.counts,
+            turns=self._kept.over,
             recorder=self._recorder,
         )
         self.journal, self.quotas = api.journal, api.quotas
+        self.journal.beginnings.append(self._kept.began)
         self.journal.observers.append(self._metrics.observe)
         if settings.otlp is not None:
             self._trace(settings.otlp, models)
@@ -159,7 +165,7 @@ class Claudemax(MultiService):
             self._quota_file.open(self.engine.quota)
             self._kept.share(self.engine.quota)
         if self._ledger is not None and self.gate.keys is not None:
-            ensureDeferred(self.quotas.restore(self._ledger)).addErrback(
+            ensureDeferred(self._recount(self._ledger)).addErrback(
                 lambda why: self.log.failure("what keys have used today is not known", why)
             )
         self.log.info(
@@ -206,6 +212,11 @@ class Claudemax(MultiService):
         if self._notice is not None and self._notice.active():
             self._notice.reset(0)
         self.engine.hurry()
+
+    async def _recount(self, ledger: Ledger) -> None:
+        with suppress(StoreLost):
+            await ledger.restore(self.quotas.plan())
+        await self.quotas.refresh()
 
     def stopService(self) -> Deferred[None]:
         """Let running turns end within ``--drain``, then end every process."""

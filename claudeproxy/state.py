@@ -78,6 +78,11 @@ def ledger_file(environ: Mapping[str, str]) -> Path:
     return directory(environ) / "ledger.sqlite"
 
 
+def outbox_file(environ: Mapping[str, str]) -> Path:
+    """Where turns wait on their way to a ledger on another machine."""
+    return directory(environ) / "outbox.sqlite"
+
+
 SCRATCH = "claudemax-"
 """What the name of a daemon's scratch directory begins with; its process id follows."""
 

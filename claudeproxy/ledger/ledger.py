@@ -20,7 +20,11 @@ from claudeproxy.messages import Usage
 from claudeproxy.store.database import Cursor, Database
 from claudeproxy.store.sqlite import SQLite
 
+from . import counts
+from .counts import Counts, Used
+from .periods import DAY, period
 from .record import COUNTED, PAID, PLAN, TurnRecord
+from .shares import WINDOW_SECONDS, Plan, grow, window_seconds
 
 MAX_TURNS = 200_000
 """Turns that are kept, about 60 MB; the oldest are deleted first."""
@@ -50,7 +54,6 @@ _ONLY = {
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS turns (id INTEGER PRIMARY KEY, {", ".join(_COLUMNS)});
 CREATE INDEX IF NOT EXISTS turns_by_time ON turns (time);
-CREATE INDEX IF NOT EXISTS turns_by_request ON turns (request_id);
 CREATE INDEX IF NOT EXISTS failed_turns ON turns (time) WHERE {_ONLY["failed"]};
 CREATE INDEX IF NOT EXISTS paid_turns ON turns (time) WHERE {_ONLY["paid"]};
 CREATE TABLE IF NOT EXISTS hours (
@@ -80,6 +83,9 @@ class Hour:
     list_price: float
     saved: float
     usage: Usage
+
+
+_BY_REQUEST = "CREATE UNIQUE INDEX IF NOT EXISTS turns_of_requests ON turns (request_id)"
 
 
 @frozen
@@ -117,11 +123,24 @@ class Ledger:
         self._now = now
         self._max_turns = max_turns
         self._max_age = max_age
+        self.counts = Counts(database, now)
+        """What keys have used, turns that are added included."""
 
-    def add(self, record: TurnRecord) -> Deferred[None]:
-        """Add a turn. Never fails: errors are logged."""
-        done = self._database.run(self._add, record)
+    def add(self, record: TurnRecord, plan: Plan | None = None) -> Deferred[None]:
+        """Add a turn, as :meth:`put` does. Never fails: errors are logged."""
+        done = self.put(record, plan)
         return done.addErrback(lambda why: self.log.failure("a turn is not in the ledger", why))
+
+    def put(self, record: TurnRecord, plan: Plan | None = None) -> Deferred[None]:
+        """Add a turn, unless one of the same request is there. ``plan``: as known when it was over;
+        without it, nothing was."""
+        done = self._database.run(self._add, record, plan or Plan(self._now()))
+        return done.addCallback(self.counts.heard, record)
+
+    def restore(self, plan: Plan) -> Deferred[None]:
+        """Where nothing was ever counted, because turns were added before there were counts: count
+        today's, and those of the running windows."""
+        return self._database.run(_restore, plan)
 
     def turn(self, request_id: str) -> Deferred[TurnRecord | None]:
         """A turn by the ``x-request-id`` of its reply."""
@@ -148,17 +167,15 @@ class Ledger:
         ``since`` and got a process, in the order in which they were over."""
         return self._database.run(_shares, since)
 
-    def spent_by_keys(self, since: float) -> Deferred[dict[str, tuple[int, int]]]:
-        """Turns that got a process and counted tokens of each key since ``since``."""
-        return self._database.run(_spent_by_keys, since)
-
     # -- in the thread --
 
-    def _add(self, cursor: Cursor, record: TurnRecord) -> None:
+    def _add(self, cursor: Cursor, record: TurnRecord, plan: Plan) -> Used | None:
         row = asdict(record, filter=lambda attribute, _: attribute.name != "usage")
         usage, price = asdict(record.usage), record.list_price
         row.update({name: json.dumps(row[name]) for name in _JSON}, **usage)
-        _insert(cursor, "turns", row)
+        _insert(cursor, "turns", row, "ON CONFLICT (request_id) DO NOTHING")
+        if not cursor.rowcount:
+            return None  # it was told before
         hour = {
             "hour": _hour_of(record.time),
             "key": record.key or "",
@@ -183,6 +200,7 @@ class Ledger:
         old = {"old": self._now() - self._max_age}
         cursor.execute("DELETE FROM turns WHERE time < :old", old)
         cursor.execute("DELETE FROM hours WHERE hour < :old", old)
+        return counts.count_turn(cursor, record, plan)
 
 
 def _hour_of(when: float) -> int:
@@ -257,13 +275,32 @@ def _shares(cursor: Cursor, since: float) -> list[Report]:
     ]
 
 
-def _spent_by_keys(cursor: Cursor, since: float) -> dict[str, tuple[int, int]]:
+def _restore(cursor: Cursor, plan: Plan) -> None:
+    # Written first: another daemon that does the same waits for it.
+    cursor.execute("DELETE FROM counts WHERE period = :none", {"none": ""})
+    cursor.execute("SELECT 1 FROM counts UNION ALL SELECT 1 FROM window_seen LIMIT 1")
+    if cursor.fetchone() is not None:
+        return
+    begin, _ = period(DAY, plan.at)
     cursor.execute(
-        f"SELECT key, count(*), CAST(sum({' + '.join(COUNTED)}) AS BIGINT) FROM turns"
-        f" WHERE time >= :since AND {_TAKEN} AND key IS NOT NULL GROUP BY key",
-        {"since": since},
+        "INSERT INTO counts (key, period, begin, requests, tokens)"
+        f" SELECT key, :day, :begin, count(*), CAST(sum({' + '.join(COUNTED)}) AS BIGINT)"
+        f" FROM turns WHERE time >= :begin AND {_TAKEN} AND key IS NOT NULL GROUP BY key",
+        {"day": DAY, "begin": begin},
     )
-    return {key: (turns, spent) for key, turns, spent in cursor.fetchall()}
+    begins = {
+        name: end - seconds
+        for name, end in plan.resets.items()
+        if (seconds := window_seconds(name))
+    }
+    for report in _shares(cursor, plan.at - max(WINDOW_SECONDS.values())):
+        ends = {
+            name: plan.resets[name] if report.time >= start else start
+            for name, start in begins.items()
+        }
+        # They come in the order in which they were over, at times that are not known.
+        at = Plan(0.0, plan.account, ends)
+        grow(cursor, report.key, report.before, report.after, at)
 
 
 def sqlite_ledger(path: Path) -> SQLite:
@@ -280,11 +317,21 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.executescript(_SCHEMA)
+    counts.prepare(connection)
     # A file of an older version lacks what has been added to the record since.
     known = {row[1] for row in connection.execute("PRAGMA table_info(turns)")}
     for name in _COLUMNS:
         if name not in known:
             connection.execute(f"ALTER TABLE turns ADD COLUMN {name}")
+    try:
+        connection.execute(_BY_REQUEST)
+    except sqlite3.IntegrityError:  # nothing had kept a turn from being there twice
+        connection.execute(
+            "DELETE FROM turns WHERE id NOT IN (SELECT min(id) FROM turns GROUP BY request_id)"
+        )
+        connection.execute(_BY_REQUEST)
+        connection.commit()
+    connection.execute("DROP INDEX IF EXISTS turns_by_request")
 
 
 def _record(row: tuple[Any, ...]) -> TurnRecord:

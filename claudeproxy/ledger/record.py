@@ -17,6 +17,10 @@ PLAN, PAID, OTHER = "plan", "paid", "other"
 the daemon has another upstream."""
 
 
+NODE_LOST = "node lost"
+"""The outcome of a turn whose daemon was killed before it could tell another."""
+
+
 @frozen(kw_only=True)
 class TurnRecord:
     """One request that reached the engine, however it ended; with several answers (``n``), all of
@@ -54,7 +58,7 @@ class TurnRecord:
     status: int | None = None
     """Of the HTTP reply; ``None`` if there was none."""
     outcome: str = "ok"
-    """``ok``, ``client left``, or the kind of the failure."""
+    """``ok``, ``client left``, :data:`NODE_LOST`, or the kind of the failure."""
     code: str | None = None
     """Of the failure."""
     cause: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -52,7 +52,7 @@ class Sources:
         journal: Journal,
         status: Callable[[], pages.Status],
         ledger: Ledger | None,
-        keys: Callable[[], Sequence[dict[str, Any]]],
+        keys: Callable[[], Awaitable[Sequence[dict[str, Any]]]],
         refused: Refused,
     ) -> None:
         """``ledger``: ``None`` if none is kept; ``keys``: tells of them as ``/v1/usage`` does."""
@@ -77,7 +77,7 @@ class Sources:
             of, at, told = self._told
             if of == turns and 0 <= now - at < FRESH:
                 return told
-        told = await usage.usage(self.engine, self._ledger, self._keys())
+        told = await usage.usage(self.engine, self._ledger, await self._keys())
         self._told = turns, now, told
         return told
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,26 @@ from claudeproxy._reactor import IDaemonReactor
 
 
 class SQLite:
-    """One file, 0600 in a directory 0700, as a :class:`~.database.Database`. What is run is run in
-    order: what was put is there for any call after it."""
+    """One file, 0600 in a directory 0700, or one's memory, as a :class:`~.database.Database`. What
+    is run is run in order: what was put is there for any call after it."""
 
     log = Logger()
 
-    def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection], object]) -> None:
-        """Create the file; one that SQLite cannot read is moved aside. ``prepare``: called with
-        every connection before its first use.
+    def __init__(self, path: Path | None, prepare: Callable[[sqlite3.Connection], object]) -> None:
+        """Create the file; one that SQLite cannot read is moved aside. Without a ``path`` it is in
+        memory, and lost once it is closed. ``prepare``: called with every connection before its
+        first use.
 
         :raises OSError, sqlite3.Error: when it cannot be created.
         """
         self._path = path
         self._prepare = prepare
         self._pool: ConnectionPool | None = None
+        if path is None:
+            return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        with _alone(path.parent):
+        with alone(path.parent):
             _make(path)
             if _is_broken(path):
                 aside = path.with_name(f"{path.name}.broken")
@@ -43,11 +46,15 @@ class SQLite:
                 for leftover in ("-wal", "-shm"):  # of the old file, and poison for a new one
                     path.with_name(path.name + leftover).unlink(missing_ok=True)
                 _make(path)
+            # Of two that make a new file WAL at once, one would be told that it is locked. A file
+            # that is locked now is in use, and so prepared.
+            with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.OperationalError):
+                prepare(connection)
 
     def open(self, reactor: IDaemonReactor) -> None:
         self._pool = ConnectionPool(
             "sqlite3",
-            str(self._path),
+            ":memory:" if self._path is None else str(self._path),
             check_same_thread=False,  # it is closed from the reactor's thread
             cp_reactor=reactor,
             cp_min=0,
@@ -70,8 +77,9 @@ class SQLite:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keep other daemons that start at the same time from moving what this one has just created."""
+def alone(directory: Path) -> Iterator[None]:
+    """Whoever else does this with ``directory`` waits: daemons that start at the same time do not
+    move what another one has just created."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

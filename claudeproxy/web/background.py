@@ -59,7 +59,7 @@ class Background:
         self._store = store
         self._responses: dict[str, Running] = {}
 
-    def start(
+    async def start(
         self, request: Request, parsed: Responses, over: Callable[[dict[str, Any]], object]
     ) -> Running:
         """Ask for a response.
@@ -72,7 +72,7 @@ class Background:
         running = Running(asker, parsed, parsed.stream(), over)
         running.log.add(running.stream.queue())
         try:
-            group = self._handler.ask(
+            group = await self._handler.ask(
                 asker, "responses", parsed, lambda _, events: self._heard(running, events)
             )
         finally:

@@ -99,7 +99,7 @@ class TurnHandler:
         collected.done.addCallback(kept)
         asker = Asker(request_id(request), request.requestHeaders, told)
         try:
-            group = self.ask(asker, dialect, parsed, sink)
+            group = await self.ask(asker, dialect, parsed, sink)
         except FailureError as error:
             return refuse(request, error.failure, parsed.refusal)
         finally:
@@ -123,16 +123,19 @@ class TurnHandler:
             request.setHeader(name.encode(), value.encode())
         return reply(request, parsed.complete(collected.answers()))
 
-    def ask(self, asker: Asker, dialect: str, parsed: ParsedBody, sink: RequestSink) -> TurnGroup:
+    async def ask(
+        self, asker: Asker, dialect: str, parsed: ParsedBody, sink: RequestSink
+    ) -> TurnGroup:
         """Ask the engine; the events go to ``sink``. The turn is in the journal until its request,
-        or :meth:`over`, takes it out.
+        or :meth:`over`, takes it out. Waits for the database where requests have to be counted, and
+        only there; one that is cancelled meanwhile was no turn.
 
         :raises FailureError: when it is refused.
         """
         asked, told = parsed.requests, asker.told
         model, n = asked[0].model, sum(one.n for one in asked)
         try:
-            group = told.group = self._ask(asker, dialect, asked, sink)
+            group = told.group = await self._ask(asker, dialect, asked, sink)
         except FailureError as error:
             if error.failure.status not in (400, 401, 404):  # those are no turns, but mistakes
                 self._journal.began(self._record(asker, dialect, model, n), told)
@@ -167,7 +170,7 @@ class TurnHandler:
         access_log.write(asker.ident, method, path, status, told, seconds, told.key, left)
         self._journal.ended(asker.ident, seconds, status, sent, left)
 
-    def _ask(
+    async def _ask(
         self, asker: Asker, dialect: str, asked: Sequence[TurnRequest], sink: RequestSink
     ) -> TurnGroup:
         key, rules = self._gate.sender(asker.headers)
@@ -176,11 +179,16 @@ class TurnHandler:
             return self._engine.ask_all(asked, sink)
         for one in asked:  # first of all, because names that are refused here are kept
             check_model(self._engine.catalogue, key, rules, one.model)
+        if not rules.counts:
+            return self._engine.ask_all(asked, sink, rules.reserve)
         try:
-            self._quotas.check(key, rules)
-            group = self._engine.ask_all(asked, sink, rules.reserve)
-            undo = self._quotas.asked(key)
-            group.done.addCallback(lambda _: group.placement or undo())
+            give_back = await self._quotas.take(key, rules)
+            try:
+                group = self._engine.ask_all(asked, sink, rules.reserve)
+            except Exception:
+                give_back()
+                raise
+            group.done.addCallback(lambda _: group.placement or give_back())
         finally:
             asker.left = headers(self._quotas.of(key, rules), dialect, self._engine.now())
         return group

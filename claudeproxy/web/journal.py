@@ -36,6 +36,8 @@ class Journal:
         """By request id, the oldest first."""
         self.watchers: list[Callable[[], object]] = []
         """Called when a turn has begun or is over."""
+        self.beginnings: list[Callable[[TurnRecord], object]] = []
+        """Called with every turn that begins, as far as it is known then."""
         self.observers: list[Callable[[TurnRecord], object]] = []
         """Called with every turn once all of it is known: a moment after its end, when the CLI has
         told how it was paid for."""
@@ -48,6 +50,7 @@ class Journal:
         record = evolve(record, windows_before=shares)
         self.running[record.request_id] = RunningTurn(record, facts)
         self._tell(self.watchers)
+        self._tell(self.beginnings, record)
 
     def ended(
         self, request_id: str, seconds: float, status: int | None, reply_bytes: int, left: bool

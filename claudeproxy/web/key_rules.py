@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from attrs import frozen
@@ -13,9 +13,6 @@ from claudeproxy._values import share
 from claudeproxy.engine.catalogue import Catalogue, Entry
 from claudeproxy.messages import Failure, FailureError, Kind
 
-MINUTE, DAY = "min", "day"
-PERIODS = (MINUTE, DAY)
-
 _FACTORS = {"": 1, "k": 1000, "M": 1_000_000}
 
 
@@ -23,8 +20,8 @@ _FACTORS = {"": 1, "k": 1000, "M": 1_000_000}
 class Rules:
     """``reserve``: the share (0 to 1) of each plan window that must be left, in place of the
     daemon's own; ``shares``: the share of each window that may be used; ``requests``, ``tokens``:
-    how many in each of :data:`PERIODS`; ``models``: those that may be asked, all if empty;
-    ``expires``: the last day on which the key counts."""
+    how many in each of :data:`~claudeproxy.ledger.periods.PERIODS`; ``models``: those that may be
+    asked, all if empty; ``expires``: the last day on which the key counts."""
 
     reserve: Mapping[str, float] | None = None
     shares: Mapping[str, float] | None = None
@@ -33,22 +30,14 @@ class Rules:
     models: tuple[str, ...] = ()
     expires: date | None = None
 
+    @property
+    def counts(self) -> bool:
+        """Whether anything is bounded that has to be counted."""
+        return bool(self.requests or self.tokens or self.shares)
+
     def expired(self, now: float) -> bool:
         """Whether the key counts no longer at ``now``, epoch seconds."""
         return self.expires is not None and datetime.fromtimestamp(now).date() > self.expires
-
-
-def period(name: str, now: float) -> tuple[float, float]:
-    """Begin and end of the minute or the local day that ``now`` is in, epoch seconds."""
-    if name == MINUTE:
-        begin = now // 60 * 60
-        return begin, begin + 60
-    today = datetime.fromtimestamp(now).date()
-    return _midnight(today), _midnight(today + timedelta(1))
-
-
-def _midnight(day: date) -> float:
-    return datetime(day.year, day.month, day.day).timestamp()
 
 
 def _not_for(key: str, model: str) -> Failure:

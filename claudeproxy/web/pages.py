@@ -15,12 +15,14 @@ from claudeproxy.engine.engine import Engine
 class StoreState:
     """``kind``: ``sqlite``, ``postgresql`` or ``none``; ``lost_since``: since when it does not
     answer, epoch seconds; ``nodes``: the ids of those that share it and are alive;
-    ``other_accounts``: digests of the accounts of those that do not share this node's plan."""
+    ``other_accounts``: digests of the accounts of those that do not share this node's plan;
+    ``waiting_rows``: turns that are over, and not in it yet."""
 
     kind: str = "none"
     lost_since: float | None = None
     nodes: Sequence[str] = ()
     other_accounts: Sequence[str] = ()
+    waiting_rows: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -31,6 +33,7 @@ class StoreState:
             "since": None if lost is None else _iso(datetime.fromtimestamp(lost, timezone.utc)),
             "nodes": list(self.nodes),
             "other_accounts": list(self.other_accounts),
+            "waiting_rows": self.waiting_rows,
         }
 
 

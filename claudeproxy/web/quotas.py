@@ -1,20 +1,28 @@
-"""Counts what the holders of keys use, and refuses what is beyond their rules."""
+"""Refuses what is beyond the rules of a key, and tells how far they are used up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
-from attrs import define, frozen
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure as Reason
 
 from claudeproxy.engine.engine import Engine
-from claudeproxy.ledger.ledger import Ledger
-from claudeproxy.ledger.record import TurnRecord, counted_tokens
-from claudeproxy.ledger.shares import WINDOW_SECONDS, Shares, window_seconds
+from claudeproxy.ledger.counts import Counts, Taken, Used
+from claudeproxy.ledger.periods import period
+from claudeproxy.ledger.shares import Plan
 from claudeproxy.messages import Failure, FailureError, Kind
+from claudeproxy.store.database import StoreLost
 
-from .key_rules import DAY, PERIODS, Rules, period
+from .key_rules import Rules
+
+RETRY = 5.0
+"""Seconds after which a client should come back whose request cannot be counted."""
 
 
 @frozen
@@ -43,80 +51,74 @@ class Quota:
         }
 
 
-@define
-class _Count:
-    begin: float
-    requests: int = 0
-    tokens: int = 0
-
-
 class Quotas:
-    """What each key has used, of the minute, the day and the plan's windows.
+    """What each key has left, of the minute, the day and the plan's windows.
 
     A turn that has begun is never cut off: tokens and shares are known once it is over, and count
     for the next one.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    log = Logger()
+
+    def __init__(self, engine: Engine, counts: Counts) -> None:
         self._engine = engine
-        self._counts: dict[tuple[str, str], _Count] = {}
-        self._shares = Shares()
+        self._counts = counts
 
-    async def restore(self, ledger: Ledger) -> None:
-        """Begin with what today's turns and those of the running windows have used."""
-        self._counts, self._shares = {}, Shares()
-        now = self._engine.now()
-        begin, _ = period(DAY, now)
-        spent, reports = (
-            ledger.spent_by_keys(begin),
-            ledger.shares(now - max(WINDOW_SECONDS.values())),
-        )
-        for key, (requests, tokens) in (await spent).items():
-            count = self._count(key, DAY)
-            count.requests += requests
-            count.tokens += tokens
-        resets = self._resets()
-        begins = {
-            name: end - seconds for name, end in resets.items() if (seconds := window_seconds(name))
-        }
-        for report in await reports:
-            ends = {
-                name: resets[name] if report.time >= begin else begin
-                for name, begin in begins.items()
-            }
-            after = {name: used for name, used in report.after.items() if name in ends}
-            self._shares.heard(report.key, report.before, after, ends)
+    def plan(self) -> Plan:
+        """What is known of the plan now."""
+        now, quota = self._engine.now(), self._engine.quota
+        known = quota.windows.known.items()
+        resets = {name: window.resets for name, window in known if now < window.resets}
+        return Plan(now, quota.login.account or "", resets)
 
-    def check(self, key: str, rules: Rules) -> None:
-        """Whether another request of ``key`` may be asked.
+    async def take(self, key: str, rules: Rules) -> Callable[[], None]:
+        """Count a request of ``key``. What is returned takes it back, for one that is refused after
+        all or never begins. A caller that is cancelled meanwhile has taken nothing.
 
-        :raises FailureError: 429, when a quota is used up.
+        :raises FailureError: 429, when a quota is used up; 503, when it cannot be counted.
         """
-        full = [quota for quota in self.of(key, rules) if quota.is_full]
-        if full:
-            raise FailureError(_used_up(key, full, self._engine.now()))
+        plan = self.plan()
 
-    def asked(self, key: str) -> Callable[[], None]:
-        """A request of ``key`` has been taken. What is returned takes it back, for one that is
-        refused after all."""
-        counts = [self._count(key, name) for name in PERIODS]
-        for count in counts:
-            count.requests += 1
+        def full(used: Used) -> list[Quota]:
+            return [quota for quota in _quotas(used, rules, plan) if quota.is_full]
 
-        def undo() -> None:
-            for count in counts:
-                count.requests -= 1
+        try:
+            taken = await self._taken(key, plan.account, lambda used: not full(used))
+        except CancelledError:
+            raise
+        except Exception as error:
+            if not isinstance(error, StoreLost):
+                self.log.failure("a request cannot be counted")
+            raise FailureError(_uncounted(key)) from None
+        if not taken.counted:
+            raise FailureError(_used_up(key, full(taken.used), plan.at))
+        return lambda: self._give_back(key, taken)
 
-        return undo
+    def _taken(self, key: str, account: str, has_room: Callable[[Used], bool]) -> Deferred[Taken]:
+        told: Deferred[Taken] = Deferred()
 
-    def heard(self, record: TurnRecord) -> None:
-        """A turn is over."""
-        if not record.placement:
-            return  # it was refused: what the windows report is the doing of others
-        if record.key is not None:
-            for name in PERIODS:
-                self._count(record.key, name).tokens += counted_tokens(record.usage)
-        self._shares.heard(record.key, record.windows_before, record.windows_after, self._resets())
+        def heard(taken: Taken) -> None:
+            if not told.called:
+                told.callback(taken)
+            elif taken.counted:  # nobody waits for it any more
+                self._give_back(key, taken)
+
+        def failed(why: Reason) -> None:
+            if not told.called:
+                told.errback(why)
+
+        # Not to be cancelled: only once it is over, it is known what to give back.
+        self._counts.take(key, account, has_room).addCallbacks(heard, failed)
+        return told
+
+    def _give_back(self, key: str, taken: Taken) -> None:
+        self._counts.give_back(key, taken)
+
+    async def refresh(self) -> None:
+        """Hear anew what keys have used; while the database does not answer, it is what was known
+        last."""
+        with suppress(StoreLost):
+            await self._counts.read(self.plan().account)
 
     def told(self, rules: Mapping[str, Rules]) -> list[dict[str, Any]]:
         """All keys with their rules and quotas, as JSON."""
@@ -133,37 +135,31 @@ class Quotas:
         ]
 
     def of(self, key: str, rules: Rules) -> list[Quota]:
-        """How far the quotas of ``key`` are used up."""
-        return list(self._quotas(key, rules))
+        """How far the quotas of ``key`` are used up, as last known."""
+        return list(_quotas(self._counts.known.get(key, Used()), rules, self.plan()))
 
-    def _quotas(self, key: str, rules: Rules) -> Iterator[Quota]:
-        now = self._engine.now()
-        for kind in ("requests", "tokens"):
-            limits: Mapping[str, int] = getattr(rules, kind) or {}
-            for name, limit in limits.items():
-                _, end = period(name, now)
-                used = getattr(self._count(key, name), kind)
-                yield Quota(f"{kind}/{name}", limit, used, end)
-        for window, share in (rules.shares or {}).items():
-            resets = self._resets().get(window)
-            # Unknown, it has reset, or is another account's.
-            used = 0.0 if resets is None else self._shares.of(key, window, now) * 100
-            yield Quota(f"share of {window}", round(share * 100, 2), used, resets)
 
-    def _count(self, key: str, name: str) -> _Count:
-        begin, _ = period(name, self._engine.now())
-        count = self._counts.get((key, name))
-        if count is None or count.begin != begin:
-            count = self._counts[key, name] = _Count(begin)
-        return count
+def _quotas(used: Used, rules: Rules, plan: Plan) -> Iterator[Quota]:
+    for kind in ("requests", "tokens"):
+        limits: Mapping[str, int] = getattr(rules, kind) or {}
+        for name, limit in limits.items():
+            _, end = period(name, plan.at)
+            yield Quota(f"{kind}/{name}", limit, getattr(used.count(name, plan.at), kind), end)
+    for window, share in (rules.shares or {}).items():
+        # Of a window that is not known: it has reset, or is another account's.
+        known = window in plan.resets
+        spent = used.share(plan.account, window, plan.at) * 100 if known else 0.0
+        yield Quota(f"share of {window}", round(share * 100, 2), spent, plan.resets.get(window))
 
-    def _resets(self) -> dict[str, float]:
-        now = self._engine.now()
-        return {
-            name: window.resets
-            for name, window in self._engine.quota.windows.known.items()
-            if now < window.resets
-        }
+
+def _uncounted(key: str) -> Failure:
+    return Failure(
+        Kind.UNAVAILABLE,
+        f"requests of the key {key!r} have to be counted, and the store does not answer at present",
+        503,
+        retry_after=RETRY,
+        code="store_lost",
+    )
 
 
 def _used_up(key: str, full: list[Quota], now: float) -> Failure:

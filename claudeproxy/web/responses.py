@@ -70,7 +70,7 @@ class ResponsesAPI:
                 keep = self.keep(parsed, key)
                 return await self._handler.serve(request, "responses", parsed, keep)
             try:
-                log, response = self._start(request, parsed, key, release)
+                log, response = await self._start(request, parsed, key, release)
             except FailureError as error:
                 return refuse(request, error.failure, parsed.refusal)
             release = _nothing
@@ -129,7 +129,7 @@ class ResponsesAPI:
 
         return keep
 
-    def _start(
+    async def _start(
         self,
         request: Request,
         parsed: Responses,
@@ -143,7 +143,7 @@ class ResponsesAPI:
                 keep(response)
             release()
 
-        running = self._background.start(request, parsed, over)
+        running = await self._background.start(request, parsed, over)
         ignored = (*parsed.ignored, *affinity.name(request))
         if ignored:
             request.setHeader(b"x-claudemax-ignored", ", ".join(ignored).encode())

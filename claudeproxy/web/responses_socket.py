@@ -239,7 +239,7 @@ class ResponsesSocket:
             if isinstance(end, (Finished, Failure)) and not done.called:
                 done.callback(None)
 
-        group = self._handler.ask(asker, "responses", parsed, sink)
+        group = await self._handler.ask(asker, "responses", parsed, sink)
         self._group = group
         if self._paused:
             group.pause()

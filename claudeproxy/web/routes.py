@@ -15,7 +15,10 @@ from twisted.web.server import Request
 from claudeproxy.dialects import anthropic, completions
 from claudeproxy.dialects.shapes import ParsedBody
 from claudeproxy.engine.engine import Engine
+from claudeproxy.ledger.counts import Counts
 from claudeproxy.ledger.ledger import Ledger
+from claudeproxy.ledger.record import TurnRecord
+from claudeproxy.ledger.shares import Plan
 from claudeproxy.messages import Failure, FailureError, Kind
 from claudeproxy.store.store import Store
 
@@ -45,6 +48,9 @@ Read = Callable[[Any, str, int], ParsedBody]
 Metrics = Callable[[str], tuple[str, bytes]]
 """From an ``Accept`` header to content type and body."""
 
+Turns = Callable[[TurnRecord, Plan], object]
+"""Called with a turn that is over, and the plan as known then."""
+
 _app = make_app()
 
 
@@ -67,10 +73,13 @@ class API:
         *,
         store: Store | None = None,
         ledger: Ledger | None = None,
+        counts: Counts,
+        turns: Turns,
         recorder: Recorder | None = None,
     ) -> None:
         """``metrics``: what ``/metrics`` says. Responses are kept in ``store``, turns in
-        ``ledger``, whole exchanges by ``recorder``; nowhere where that is ``None``."""
+        ``ledger``, whole exchanges by ``recorder``; nowhere where that is ``None``. ``counts``:
+        what keys have used; ``turns``: takes each turn that is over."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
@@ -80,10 +89,8 @@ class API:
         self._metrics = metrics
         self.journal = Journal(engine)
         self.refused = Refused()
-        if ledger is not None:
-            self.journal.observers.append(ledger.add)
-        self.quotas = Quotas(engine)
-        self.journal.observers.append(self.quotas.heard)
+        self.quotas = Quotas(engine, counts)
+        self.journal.observers.append(lambda record: turns(record, self.quotas.plan()))
         self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
         self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
         self._responses = ResponsesAPI(reactor, engine, self._handler, store)
@@ -112,10 +119,13 @@ class API:
             sockets=dict.fromkeys((b"responses", b"v1/responses"), self._responses.socket),
         )
 
-    def told_keys(self) -> list[dict[str, Any]]:
+    async def told_keys(self) -> list[dict[str, Any]]:
         """The keys with their quotas, as ``/v1/usage`` tells them; none where none is needed."""
         keys = self._gate.keys
-        return self.quotas.told({} if keys is None else keys.rules)
+        if keys is None:
+            return []
+        await self.quotas.refresh()
+        return self.quotas.told(keys.rules)
 
     # -- turns --
 
@@ -166,7 +176,8 @@ class API:
     async def usage(self, request: Request) -> bytes:
         """What is known about the plan, and what was used of it; spends no quota."""
         days = _number(request, b"days", usage.DAYS, usage.MAX_DAYS)
-        told = await usage.usage(self._engine, self._ledger, self.told_keys(), days)
+        keys = await self.told_keys()
+        told = await usage.usage(self._engine, self._ledger, keys, days)
         return reply(request, told)
 
     @_route("/usage/turns", "GET")

@@ -12,6 +12,8 @@ from harness import Daemon, settings, until
 from postgres import Postgres
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred as run
+from twisted.internet.defer import gatherResults
 
 from claudeproxy.options import ConfigError
 from claudeproxy.service import Claudemax
@@ -56,7 +58,7 @@ async def test_what_one_node_stores_the_other_knows(node: Any) -> None:
     assert found["output"] == first["output"]
     second = await respond(b, "and again", previous_response_id=first["id"])
     assert second["previous_response_id"] == first["id"]
-    assert len(list(Path(a.home).rglob("*.sqlite"))) == 0
+    assert [file.name for file in Path(a.home).rglob("*.sqlite")] == ["outbox.sqlite"]
 
     async def counted() -> int:
         told = await get(a, "/v1/usage")
@@ -87,6 +89,7 @@ async def test_health_tells_of_the_store_and_its_nodes(node: Any, postgres: Post
         "reachable": True,
         "since": None,
         "nodes": names,
+        "waiting_rows": 0,
     }
     assert "claudemax_store_up 1.0" in await get(b, "/metrics")
     postgres.stop()
@@ -99,6 +102,71 @@ async def test_health_tells_of_the_store_and_its_nodes(node: Any, postgres: Post
     postgres.start()
     await until(lambda: b.api._kept.database.lost_since is None)
     assert (await get(b, "/health"))["status"] == "ok"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> str:
+    path = tmp_path / "keys"
+    path.write_text("app: app requests=5/day tokens=1M/day\nmine: mine\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+async def say(daemon: Daemon, key: str) -> tuple[int, Any]:
+    body = {"model": "haiku", "messages": [{"role": "user", "content": "x"}]}
+    reply = await daemon.post("/v1/chat/completions", body, authorization=f"Bearer {key}")
+    return reply.code, await treq.json_content(reply)
+
+
+async def used(daemon: Daemon) -> list[float]:
+    """Of its quotas, by the key ``app``."""
+    headers = {"authorization": "Bearer app"}
+    told = await treq.json_content(await treq.get(f"{daemon.url}/v1/usage", headers=headers))
+    return [quota["used"] for quota in told["keys"][0]["quotas"]]
+
+
+@ensureDeferred
+async def test_a_quota_is_that_of_all_nodes_together(node: Any, keys: str) -> None:
+    nodes = [await node(api_key_file=keys) for _ in range(2)]
+    asked = [run(say(daemon, "app")) for _ in range(6) for daemon in nodes]
+    codes = [code for code, _ in await gatherResults(asked)]
+    assert (codes.count(200), codes.count(429)) == (5, 7)
+    await until(lambda: not any(one.api.journal.running for one in nodes))
+    await until(lambda: not any(one.api._kept._outbox.waiting for one in nodes))
+    told = [await used(daemon) for daemon in nodes]
+    assert told[0] == told[1]
+    assert told[0][0] == 5 and told[0][1] > 0
+
+
+@pytest.mark.alone
+@ensureDeferred
+async def test_turns_wait_while_the_database_is_lost(
+    node: Any, keys: str, postgres: Postgres
+) -> None:
+    daemon = await node(api_key_file=keys)
+    outbox = daemon.api._kept._outbox
+    assert (await say(daemon, "app"))[0] == 200
+    await until(lambda: not daemon.api.journal.running and not outbox.waiting)
+    before = await used(daemon)
+    postgres.kill()
+    await until(lambda: daemon.api._kept.database.lost_since is not None)
+    for _ in range(3):
+        assert (await say(daemon, "mine"))[0] == 200
+        code, body = await say(daemon, "app")
+        assert (code, body["error"]["code"]) == (503, "store_lost")
+    await until(lambda: outbox.waiting == 6)
+    headers = {"authorization": "Bearer mine"}
+    told = await treq.json_content(await treq.get(f"{daemon.url}/health", headers=headers))
+    assert told["store"]["waiting_rows"] == 6
+    assert not told["store"]["reachable"]
+    postgres.start()
+    await until(lambda: outbox.waiting == 0, 15)
+    url = f"{daemon.url}/v1/usage/turns"
+    told = await treq.json_content(await treq.get(url, headers=headers))
+    by_key = [(turn["key"], turn["status"]) for turn in reversed(told["data"])]
+    assert by_key == [("app", 200), *[("mine", 200), ("app", 503)] * 3]
+    assert await used(daemon) == before
+    assert (await say(daemon, "app"))[0] == 200
 
 
 @pytest.mark.expected_errors
@@ -122,7 +190,13 @@ async def test_a_node_starts_before_its_database(
 @ensureDeferred
 async def test_without_a_database_there_are_files(node: Any) -> None:
     told = await get(await node(store=None), "/health")
-    assert told["store"] == {"kind": "sqlite", "reachable": True, "since": None, "nodes": []}
+    assert told["store"] == {
+        "kind": "sqlite",
+        "reachable": True,
+        "since": None,
+        "nodes": [],
+        "waiting_rows": 0,
+    }
     told = await get(await node(store=None, no_store=True, no_ledger=True), "/health")
     assert told["store"]["kind"] == "none"
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from twisted.internet import reactor
 
+from claudeproxy.ledger.ledger import sqlite_ledger
 from claudeproxy.store.database import Database
 from claudeproxy.store.postgres import PostgreSQL
+from claudeproxy.store.sqlite import SQLite
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[SQLite]:
+    file = sqlite_ledger(tmp_path / "ledger.sqlite")
+    file.open(reactor)
+    yield file
+    file.close()
 
 
 @pytest.fixture
@@ -21,6 +32,26 @@ def postgresql(postgres_url: str) -> Iterator[PostgreSQL]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest) -> Database:
-    """The file of the module's fixture ``sqlite``, and PostgreSQL where it is installed."""
+    """A file, that of the module's own fixture if it has one, and PostgreSQL where it is
+    installed."""
     made: Database = request.getfixturevalue(request.param)
     return made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def make_database(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[[], Database]]:
+    """Makes databases of one file, or one server's, each with threads of its own."""
+    opened: list[Database] = []
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+
+    def make() -> Database:
+        made = sqlite_ledger(tmp_path / "ledger.sqlite") if url is None else PostgreSQL(url)
+        made.open(reactor)
+        opened.append(made)
+        return made
+
+    yield make
+    for database in opened:
+        database.close()

@@ -27,6 +27,7 @@ from claudeproxy.ledger.ledger import (
     sqlite_ledger,
 )
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
+from claudeproxy.ledger.shares import Plan
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
 from claudeproxy.store.database import Database
@@ -122,8 +123,6 @@ async def test_a_turn_comes_back_as_it_was(ledger: Ledger) -> None:
     report = Report(FULL.time, FULL.key, FULL.windows_before, FULL.windows_after)
     assert await ledger.shares(0) == [report]
     assert await ledger.shares(NOW) == []
-    assert await ledger.spent_by_keys(0) == {"laptop": (1, 105_000)}
-    assert await ledger.spent_by_keys(NOW) == {}
 
 
 UNPRICED = {"answered_by": "x", "list_price": None}
@@ -176,6 +175,39 @@ async def test_hours_told_apart_by_one_thing(ledger: Ledger) -> None:
     both = await ledger.hours(0, "key", "client")
     assert len({(row.key, row.client) for row in both}) == len(both) == 4
     assert {(row.hour, row.model) for row in both} == {(0, "")}
+
+
+@ensureDeferred
+async def test_a_turn_that_is_told_twice_is_added_once(ledger: Ledger) -> None:
+    plan = Plan(NOW, "me", {"five_hour": NOW + 100.0})
+    for _ in range(2):
+        await ledger.put(FULL, plan)
+        await ledger.put(evolve(FULL, total_ms=1.0), plan)
+    assert await ledger.latest(10) == [FULL]
+    assert Totals.of(await ledger.hours(0)).turns == 1
+    await ledger.counts.read("me")
+    used = ledger.counts.known["laptop"]
+    assert used.count("day", NOW).tokens == 105_000
+    assert used.share("me", "five_hour", NOW) == pytest.approx(0.1)
+
+
+@ensureDeferred
+async def test_a_file_that_has_a_turn_twice(path: Path, clock: Clock) -> None:
+    file = open_file(path)
+    await Ledger(file, clock).add(FULL)
+    file.close()
+    columns = ", ".join(_COLUMNS)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "DROP INDEX turns_of_requests; CREATE INDEX turns_by_request ON turns (request_id);"
+            f"INSERT INTO turns ({columns}) SELECT {columns} FROM turns;"
+        )
+    file = open_file(path)
+    opened = Ledger(file, clock)
+    assert await opened.latest(10) == [FULL]
+    await opened.put(FULL)
+    assert await opened.latest(10) == [FULL]
+    file.close()
 
 
 @ensureDeferred

@@ -6,7 +6,8 @@ from datetime import date, datetime
 
 import pytest
 
-from claudeproxy.web.key_rules import DAY, MINUTE, Rules, parse, period
+from claudeproxy.ledger.periods import DAY, MINUTE, period
+from claudeproxy.web.key_rules import Rules, parse
 
 
 def test_all_rules() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -14,16 +16,21 @@ import pytest
 import treq
 from attrs import evolve
 from harness import Daemon, until
+from postgres import Postgres
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as run
+from twisted.internet.defer import fail, gatherResults
 from twisted.internet.task import Clock
 
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.engine import Engine, Limits
+from claudeproxy.ledger.counts import Counts, in_memory
 from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import FailureError, Usage
+from claudeproxy.store.database import StoreLost
+from claudeproxy.store.postgres import PostgreSQL
 from claudeproxy.testing import fake_cli
 from claudeproxy.web.gate import EXPOSED
 from claudeproxy.web.key_rules import Rules
@@ -43,6 +50,9 @@ TURN = TurnRecord(
 )
 
 
+ANY = Rules(requests={"day": 1000})
+
+
 class Time:
     now = NOON
 
@@ -56,8 +66,20 @@ def time() -> Time:
 
 
 @pytest.fixture
-def quotas(time: Time) -> Quotas:
-    return Quotas(Engine(Clock(), lambda _: pytest.fail("a process"), Catalogue(), Limits(), time))
+def quotas(time: Time) -> Iterator[Quotas]:
+    database = in_memory()
+    database.open(reactor)
+    engine = Engine(Clock(), lambda _: pytest.fail("a process"), Catalogue(), Limits(), time)
+    yield Quotas(engine, Counts(database, time))
+    database.close()
+
+
+async def over(quotas: Quotas, record: TurnRecord = TURN) -> None:
+    await quotas._counts.add(record, quotas.plan())
+
+
+def moved(window: str, before: float, after: float) -> TurnRecord:
+    return evolve(TURN, windows_before={window: before}, windows_after={window: after})
 
 
 def window(quotas: Quotas, used: float, resets: float) -> None:
@@ -65,95 +87,100 @@ def window(quotas: Quotas, used: float, resets: float) -> None:
     quotas._engine.quota.hear({"unifiedWindows": windows})
 
 
-def refusal(quotas: Quotas, rules: Rules, key: str = "a") -> Any:
+async def refusal(quotas: Quotas, rules: Rules, key: str = "a") -> Any:
+    before = quotas._counts.known.get(key)
     with pytest.raises(FailureError) as caught:
-        quotas.check(key, rules)
+        await quotas.take(key, rules)
+    after = quotas._counts.known[key]
+    assert before is None or before.counts == after.counts  # and it changes nothing
     return caught.value.failure
 
 
-def test_requests_a_minute(quotas: Quotas, time: Time) -> None:
+@ensureDeferred
+async def test_requests_a_minute(quotas: Quotas, time: Time) -> None:
     rules = Rules(requests={"min": 2})
     for _ in range(2):
-        quotas.check("a", rules)
-        quotas.asked("a")
-    failure = refusal(quotas, rules)
+        await quotas.take("a", rules)
+    failure = await refusal(quotas, rules)
     assert (failure.status, failure.code, failure.retry_after) == (429, "rate_limit_exceeded", 30)
     assert failure.message.startswith("the key 'a' has used up its quota of requests/min (2); it ")
-    quotas.check("b", rules)
+    await quotas.take("b", rules)
     time.now += 29
-    assert refusal(quotas, rules).retry_after == 1
+    assert (await refusal(quotas, rules)).retry_after == 1
     time.now += 1
-    quotas.check("a", rules)
+    await quotas.take("a", rules)
 
 
-def test_tokens_a_day_count_once_a_turn_is_over(quotas: Quotas, time: Time) -> None:
+@ensureDeferred
+async def test_tokens_a_day_count_once_a_turn_is_over(quotas: Quotas, time: Time) -> None:
     rules = Rules(tokens={"day": 341, "min": 1000}, requests={"day": 9})
-    quotas.heard(TURN)
+    await over(quotas)
     assert [quota.used for quota in quotas.of("a", rules)] == [0, 170, 170]
-    quotas.heard(evolve(TURN, key=None))
-    quotas.check("a", rules)
-    quotas.heard(TURN)
-    quotas.check("a", rules)
-    quotas.heard(TURN)
-    failure = refusal(quotas, rules)
+    await over(quotas, evolve(TURN, key=None))
+    await quotas.take("a", rules)
+    await over(quotas)
+    await quotas.take("a", rules)
+    await over(quotas)
+    failure = await refusal(quotas, rules)
     assert "quota of tokens/day (341)" in failure.message
     assert failure.retry_after == 11 * 3600 + 59 * 60 + 30
     time.now += failure.retry_after
-    quotas.check("a", rules)
+    await quotas.take("a", rules)
 
 
-def test_several_quotas_used_up_are_all_named_and_the_last_to_reset_counts(
+@ensureDeferred
+async def test_several_quotas_used_up_are_all_named_and_the_last_to_reset_counts(
     quotas: Quotas,
 ) -> None:
-    quotas.asked("a")
-    failure = refusal(quotas, Rules(requests={"min": 1, "day": 1}))
+    await quotas.take("a", ANY)
+    failure = await refusal(quotas, Rules(requests={"min": 1, "day": 1}))
     assert "requests/min (1) and requests/day (1)" in failure.message
     assert failure.retry_after > 3600
 
 
-def test_a_share_of_a_window(quotas: Quotas, time: Time) -> None:
+@ensureDeferred
+async def test_a_share_of_a_window(quotas: Quotas, time: Time) -> None:
     rules = Rules(shares={"five_hour": 0.1})
-    quotas.check("a", rules)
+    await quotas.take("a", rules)
     window(quotas, 0.2, NOON + 3600)
-    quotas.heard(evolve(TURN, windows_before={"five_hour": 0.2}, windows_after={"five_hour": 0.25}))
-    quotas.check("a", rules)
-    quotas.heard(
-        evolve(TURN, windows_before={"five_hour": 0.25}, windows_after={"five_hour": 0.31})
-    )
-    failure = refusal(quotas, rules)
+    await over(quotas, moved("five_hour", 0.2, 0.25))
+    await quotas.take("a", rules)
+    await over(quotas, moved("five_hour", 0.25, 0.31))
+    failure = await refusal(quotas, rules)
     assert "share of five_hour (10 %)" in failure.message
     assert failure.retry_after == 3600
-    quotas.check("b", rules)
+    await quotas.take("b", rules)
     time.now += 3600
-    quotas.check("a", rules)
+    await quotas.take("a", rules)
 
 
-def test_what_others_use_does_not_count_for_a_turn_that_was_refused(quotas: Quotas) -> None:
+@ensureDeferred
+async def test_what_others_use_does_not_count_for_a_turn_that_was_refused(quotas: Quotas) -> None:
     window(quotas, 0.5, NOON + 3600)
     mine = evolve(TURN, windows_before={"five_hour": 0.1}, windows_after={"five_hour": 0.5})
-    quotas.heard(evolve(mine, key="b", placement="", usage=Usage(), status=429))
-    quotas.heard(mine)
+    await over(quotas, evolve(mine, key="b", placement="", usage=Usage(), status=429))
+    await over(quotas, mine)
     shares = Rules(shares={"five_hour": 1.0})
     assert [quotas.of(key, shares)[0].used for key in "ab"] == [pytest.approx(40), 0]
 
 
-def test_another_account_has_windows_of_its_own(quotas: Quotas) -> None:
+@ensureDeferred
+async def test_another_account_has_windows_of_its_own(quotas: Quotas) -> None:
     rules = Rules(shares={"seven_day": 0.1})
     windows = {"seven_day": {"utilization": 0.5, "resetsAt": NOON + 5 * 86_400}}
     quotas._engine.quota.hear({"unifiedWindows": windows})
-    quotas.heard(evolve(TURN, windows_before={"seven_day": 0.2}, windows_after={"seven_day": 0.5}))
-    assert refusal(quotas, rules).retry_after == 5 * 86_400
+    await over(quotas, moved("seven_day", 0.2, 0.5))
+    assert (await refusal(quotas, rules)).retry_after == 5 * 86_400
     quotas._engine.quota.changed_login(other_account=True)
-    quotas.check("a", rules)
+    await quotas.take("a", rules)
 
 
-def test_a_share_is_used_up_at_its_limit(quotas: Quotas) -> None:
+@ensureDeferred
+async def test_a_share_is_used_up_at_its_limit(quotas: Quotas) -> None:
     window(quotas, 0.2, NOON + 3600)
     for before, after in ((0.2, 0.21), (0.21, 0.27), (0.27, 0.3)):  # sums to 0.09999999999999998
-        quotas.heard(
-            evolve(TURN, windows_before={"five_hour": before}, windows_after={"five_hour": after})
-        )
-    assert "10 %" in refusal(quotas, Rules(shares={"five_hour": 0.1})).message
+        await over(quotas, moved("five_hour", before, after))
+    assert "10 %" in (await refusal(quotas, Rules(shares={"five_hour": 0.1}))).message
 
 
 @pytest.mark.parametrize(
@@ -196,14 +223,17 @@ def test_headers(dialect: str, expected: dict[str, str]) -> None:
 
 
 @ensureDeferred
-async def test_shares_are_the_same_after_a_restart(
+async def test_a_ledger_that_was_kept_before_there_were_counts(
     quotas: Quotas, time: Time, tmp_path: Path
 ) -> None:
-    file = sqlite_ledger(tmp_path / "ledger.sqlite")
+    path = tmp_path / "ledger.sqlite"
+    file = sqlite_ledger(path)
     file.open(reactor)
     ledger = Ledger(file, time)
+    counted = Quotas(quotas._engine, ledger.counts)
     hour = 3600.0
     for begin, reports in (
+        (NOON - 24 * hour, ((None, 0.7), (0.7, 0.8))),
         (NOON - 6 * hour, ((None, 0.3), (0.3, 0.4))),
         (NOON - hour, ((None, 0.2), (0.2, 0.25))),
     ):
@@ -213,17 +243,26 @@ async def test_shares_are_the_same_after_a_restart(
             record = evolve(
                 TURN,
                 time=time.now,
+                request_id=f"req_{time.now}",
                 windows_before={} if before is None else {"five_hour": before},
                 windows_after={"five_hour": after},
             )
-            quotas.heard(record)
-            await ledger.add(record)
-    again = Quotas(quotas._engine)
-    await again.restore(ledger)
+            await counted.take("a", ANY)
+            await ledger.add(record, counted.plan())
     file.close()
-    rules = Rules(shares={"five_hour": 0.5})
-    used = [counted.of("a", rules)[0].used for counted in (quotas, again)]
-    assert used == [pytest.approx(25)] * 2
+    with closing(sqlite3.connect(path)) as older:
+        older.executescript("DROP TABLE counts; DROP TABLE window_seen; DROP TABLE key_shares")
+    file = sqlite_ledger(path)
+    file.open(reactor)
+    ledger = Ledger(file, time)
+    again = Quotas(quotas._engine, ledger.counts)
+    for _ in range(2):  # the second time, there are counts
+        await ledger.restore(again.plan())
+        await again.refresh()
+        rules = Rules(shares={"five_hour": 0.5}, requests={"day": 9}, tokens={"day": 999})
+        used = [[quota.used for quota in of.of("a", rules)] for of in (counted, again)]
+        assert used == [[4, 4 * 170, pytest.approx(25)]] * 2
+    file.close()
 
 
 # -- the file --
@@ -386,9 +425,206 @@ async def test_the_day_is_remembered(
     await until(lambda: used(again) == before)
     assert before[0] == 1
     await again.api.stopService()
+    again.api.quotas._counts.known = {}
     again.api.startService()  # as a site that embeds it may
-    await again.api._ledger.latest(1)
-    assert used(again) == before
+    await until(lambda: used(again) == before)
+
+
+class Held:
+    """A database whose calls wait until they are let go."""
+
+    def __init__(self, database: Any) -> None:
+        self._held, self._go = Event(), Event()
+        self._call = database.run(self._hold)
+
+    def _hold(self, _: object) -> None:
+        self._held.set()
+        self._go.wait(30)
+
+    async def __aenter__(self) -> None:
+        await until(self._held.is_set)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._go.set()
+        await self._call
+
+
+@ensureDeferred
+async def test_many_at_once_get_no_more_than_there_is(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=5/day\nmine: mine\n")
+    claude, state = fake_cli(tmp_path / "cli"), str(tmp_path / "state")
+    settings = {"claude": claude, "api_key_file": path, "environ": {"XDG_STATE_HOME": state}}
+    one, two = await make_daemon(**settings), await make_daemon(**settings)
+
+    async def asked(daemon: Daemon, **fields: Any) -> Any:
+        body = {"model": "haiku", "messages": [{"role": "user", "content": "x"}], **fields}
+        response = await daemon.post(CHAT, body, authorization="Bearer app")
+        await treq.content(response)
+        return response
+
+    replies = await gatherResults(
+        [run(asked(daemon, stream=n % 2 == 0)) for n in range(6) for daemon in (one, two)]
+    )
+    codes = [response.code for response in replies]
+    assert (codes.count(200), codes.count(429)) == (5, 7)
+    left = [header(response, "x-ratelimit-remaining-requests") for response in replies]
+    assert sorted(text for code, text in zip(codes, left, strict=True) if code == 200) == [
+        "0", "1", "2", "3", "4",
+    ]  # fmt: skip
+    for daemon in (one, two):
+        _, told = await get(daemon, "app", "/v1/usage")
+        assert told["keys"][0]["quotas"][0]["used"] == 5
+
+
+@ensureDeferred
+async def test_only_who_has_quotas_waits_for_the_database(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=2/day\nmine: mine models=haiku reserve=five_hour=1\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    async with Held(daemon.api._ledger._database):
+        waits = run(ask(daemon, "app"))
+        assert (await ask(daemon, "mine"))[0].code == 200
+        assert not waits.called
+    response, _ = await waits
+    assert response.code == 200
+    assert header(response, "x-ratelimit-remaining-requests") == "1"
+
+
+@ensureDeferred
+async def test_a_client_that_leaves_while_it_is_counted_has_used_nothing(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=1/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    counts, channels = daemon.api.quotas._counts, daemon.api.site.channels
+    take, taken = counts.take, []
+
+    def taking(*about: Any) -> Any:
+        taken.append(take(*about))
+        return taken[-1]
+
+    counts.take = taking
+    routes: dict[str, Any] = {
+        CHAT: {},
+        "/v1/messages": {"stream": True},
+        "/v1/responses": {
+            "input": "x", "background": True, "messages": None, "max_tokens": None,
+        },
+    }  # fmt: skip
+    async with Held(daemon.api._ledger._database):
+        for number, (route, more) in enumerate(routes.items(), 1):
+            asked = run(ask(daemon, "app", route, **more))
+            await until(lambda number=number: len(taken) == number)
+            asked.cancel()
+            with suppress(Exception):
+                await asked
+            await until(lambda: not channels)
+    rules = Rules(requests={"day": 1})
+    await until(lambda: "app" in counts.known and not daemon.api.quotas.of("app", rules)[0].used)
+    assert not daemon.api.journal.running
+    assert (await ask(daemon, "app"))[0].code == 200
+    assert (await ask(daemon, "app"))[0].code == 429
+    _, told = await get(daemon, "app", "/v1/usage/turns")
+    assert [turn["status"] for turn in told["data"]] == [429, 200]
+
+
+class Lost:
+    """A database that does not answer."""
+
+    def run(self, *_: object) -> Any:
+        return fail(StoreLost("it is down"))
+
+
+@ensureDeferred
+async def test_without_the_store_who_has_quotas_is_refused(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=9/day\nmine: mine\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    await ask(daemon, "app")
+    counts = daemon.api.quotas._counts
+    there, counts._database = counts._database, Lost()
+    for route, code in ((CHAT, 503), ("/v1/messages", 529), ("/v1/responses", 503)):
+        more = {"messages": None, "max_tokens": None, "input": "x"} if "responses" in route else {}
+        response, body = await ask(daemon, "app", route, **more)
+        assert response.code == code, body
+        assert header(response, "retry-after") == "5"
+        assert header(response, "x-should-retry") is None
+        assert "the key 'app' have to be counted" in body["error"]["message"]
+    response, body = await ask(daemon, "app")
+    assert body["error"]["code"] == "store_lost"
+    assert (await ask(daemon, "mine"))[0].code == 200
+    _, told = await get(daemon, "mine", "/v1/usage")
+    assert told["keys"][0]["quotas"][0]["used"] == 1  # as last known
+    counts._database = there
+    assert (await ask(daemon, "app"))[0].code == 200
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[PostgreSQL]:
+    opened = PostgreSQL(postgres_url)
+    opened.open(reactor)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.alone
+@ensureDeferred
+async def test_quotas_in_a_postgresql_that_is_killed_and_comes_back(
+    quotas: Quotas, time: Time, postgres: Postgres, database: PostgreSQL
+) -> None:
+    nodes = [Quotas(quotas._engine, Counts(database, time)) for _ in range(2)]
+    rules = Rules(requests={"day": 2})
+    give_back = await nodes[0].take("a", rules)
+    await nodes[1].take("a", rules)
+    await nodes[0].refresh()
+    assert (await refusal(nodes[0], rules)).status == 429
+    postgres.kill()
+    for node in nodes:
+        for _ in range(2):
+            with pytest.raises(FailureError) as caught:
+                await node.take("a", rules)
+            failure = caught.value.failure
+            assert (failure.status, failure.code, failure.retry_after) == (503, "store_lost", 5)
+        await node.refresh()
+        assert node.of("a", rules)[0].used == 2  # as last known
+    postgres.start()
+    await until(lambda: database.lost_since is None)
+    give_back()
+    await until(lambda: nodes[0].of("a", rules)[0].used == 1)
+    await nodes[1].take("a", rules)
+    await nodes[0].refresh()
+    assert (await refusal(nodes[0], rules)).status == 429
+
+
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_what_cannot_be_counted_is_not_asked(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str], nothing_logged: list[str]
+) -> None:
+    path = write("app: app requests=9/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    await daemon.api._ledger._database.run(lambda cursor: cursor.execute("DROP TABLE counts"))
+    response, body = await ask(daemon, "app")
+    assert (response.code, body["error"]["code"]) == (503, "store_lost")
+    assert any("_take" in line for line in nothing_logged)
+
+
+@ensureDeferred
+async def test_without_a_ledger_there_are_quotas_while_it_runs(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=1/day tokens=1M/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path, no_ledger=True)
+    assert [(await ask(daemon, "app"))[0].code for _ in range(2)] == [200, 429]
+    await until(lambda: not daemon.api.journal.running)
+    _, told = await get(daemon, "app", "/v1/usage")
+    requests, tokens = told["keys"][0]["quotas"]
+    assert requests["used"] == 1 and tokens["used"] > 0
+    assert not list(daemon.home.rglob("ledger.sqlite*"))
 
 
 @ensureDeferred
@@ -409,8 +645,8 @@ async def test_what_is_refused_does_not_count(
     for key, model, code in expected:
         assert (await ask(daemon, key, model=model))[0].code == code
     await until(lambda: not daemon.api.journal.running)
-    again = Quotas(engine)
-    await again.restore(daemon.api._ledger)
+    again = Quotas(engine, Counts(daemon.api._ledger._database))
+    await again.refresh()
     for counted in (quotas, again):
         used = {key: counted.of(key, keys.rules_of(key))[0].used for key in ("app", "shy")}
         assert used == {"app": 2, "shy": 0}
@@ -508,7 +744,7 @@ async def test_a_key_that_is_gone_before_its_turn_begins(
         held.set()
         gone.wait(10)
 
-    kept = daemon.api._store.responses._database.run(hold)
+    kept = daemon.api._kept.store.responses._database.run(hold)
     await until(held.is_set)
     fields = {"model": "opus", "input": "y", "previous_response_id": first["id"]}
     asked = run(daemon.post("/v1/responses", fields, authorization="Bearer app"))

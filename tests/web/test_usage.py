@@ -131,7 +131,12 @@ async def test_the_pace_is_that_of_the_turns_in_the_ledger(
     made = TurnRecord(time=now, request_id="req_1", dialect="chat", model="opus", placement="kept")
     for ago, share in ((4000, 0.9), (1800, 0.4), (900, 0.45)):  # the first is too long ago
         await daemon.api._ledger.add(
-            evolve(made, time=now - ago, windows_after={"five_hour": share})
+            evolve(
+                made,
+                request_id=f"req_{ago}",
+                time=now - ago,
+                windows_after={"five_hour": share},
+            )
         )
     await daemon.api._ledger.add(evolve(made, placement="", windows_after={"five_hour": 0.0}))
     told = await treq.json_content(await treq.get(daemon.url + "/v1/usage"))

@@ -139,16 +139,20 @@ CREATE TABLE counts (
 );
 
 CREATE TABLE window_seen (
-    name TEXT PRIMARY KEY,
+    account TEXT NOT NULL,
+    name TEXT NOT NULL,
     used DOUBLE PRECISION NOT NULL,
-    resets DOUBLE PRECISION
+    resets DOUBLE PRECISION NOT NULL,
+    seen DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (account, name)
 );
 
 CREATE TABLE key_shares (
+    account TEXT NOT NULL,
     name TEXT NOT NULL,
     key TEXT NOT NULL,
     used DOUBLE PRECISION NOT NULL,
-    PRIMARY KEY (name, key)
+    PRIMARY KEY (account, name, key)
 );
 
 -- What is known of the plan of each account.
