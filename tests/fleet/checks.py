@@ -40,13 +40,9 @@ class Checks:
     def _upstream(self) -> Upstream:
         return self.disturbances.upstream
 
-    def all(self, with_store: bool) -> None:
-        self._answers()
-        self._failures()
-        self._affinity()
-        if with_store:
-            self._ledger()
-            self._quotas()
+    def all(self) -> None:
+        for check in (self._answers, self._failures, self._affinity, self._ledger, self._quotas):
+            self._verdict.goes_on(check.__name__, check)
 
     def _answers(self) -> None:
         check = self._verdict

@@ -175,7 +175,7 @@ class Disturbances:
             "previous_response_id": ("anna", "/v1/responses", more),
             "background": ("anna", "/v1/responses", {**said, "background": True}),
             "conversations": ("anna", "/v1/conversations", {}),
-            "keys with quotas": ("carl", "/v1/responses", {**said, "store": False}),
+            "keys with quotas": ("dora", "/v1/responses", {**said, "store": False}),
         }  # fmt: skip
         for what, (key, path, body) in refused.items():
             reply = send(node.url, key, path, body)

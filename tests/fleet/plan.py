@@ -45,12 +45,9 @@ class Plan:
         return list(self.disturbances.farm.nodes)
 
     def all(self) -> None:
-        self._chains()
-        self._quotas()
-        self._windows()
-        self._reserve()
-        self._closed()
-        self._charged()
+        for phase in (self._chains, self._quotas, self._windows, self._reserve, self._closed,
+                      self._charged):  # fmt: skip
+            self._verdict.goes_on(phase.__name__, phase)
 
     def _ask(self, node: Node, key: str = "anna", system: str = "") -> str:
         """How one turn ends: empty, or why not."""

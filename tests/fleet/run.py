@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
@@ -11,7 +10,6 @@ from random import SystemRandom
 from harness import newest_cli
 from postgres import GUARDED, PASSWORD, Postgres
 
-from claudeproxy.options import Settings
 from claudeproxy.ports import is_free
 
 from . import keys
@@ -29,9 +27,7 @@ WORKERS = 8
 PROBE = 3.0
 """Seconds after which nodes probe a closed window: minutes would be long to wait for."""
 
-WITH_STORE = hasattr(Settings(), "store")
-
-OPTIONS = ("--concurrency", "6", "--processes", "6", "--drain", "30")
+OPTIONS = ("--concurrency", "6", "--processes", "6", "--drain", "30", "--drain-notice", "5")
 
 
 class Run:
@@ -50,10 +46,7 @@ class Run:
         key_file = directory / "keys"
         keys.write(key_file)
         options = [*OPTIONS, "--claude", newest_cli(), "--api-key-file", str(key_file)]
-        if WITH_STORE:
-            options += ["--store", store]
-        if hasattr(Settings(), "drain_notice"):
-            options += ["--drain-notice", "5"]
+        options += ["--store", store]
         self._nodes = [self._node(directory, name, options) for name in ("a", "b")]
         ports = {node.name: node.port for node in self._nodes}
         self._balancer = Balancer(directory, self._port(), ports)
@@ -82,33 +75,16 @@ class Run:
 
     def all(self) -> None:
         """Do it all, as far as it goes."""
-        try:
-            self._all()
-        except Exception as error:
-            self.verdict.check("it went on to its end", False, repr(error))
-            traceback.print_exc()
-
-    def _all(self) -> None:
         self._began = time.monotonic()
         with ThreadPoolExecutor(len(self._nodes)) as starting:
             list(starting.map(Node.start, self._nodes))
         self._is_up("a", "b")
-        began = time.monotonic()
-        with ThreadPoolExecutor(WORKERS) as workers:
-            working = [workers.submit(work, self._farm, number) for number in range(WORKERS)]
-            try:
-                self._disturb()
-            finally:
-                self._farm.over.set()
-                self._seconds = time.monotonic() - began
-        for one in working:
-            one.result()
+        self._clients()
         self._say("the clients are done")
-        if WITH_STORE:
-            Plan(self._disturbances, PROBE).all()
-            self._say("the plan is asked")
-        wait(self._at_rest, 30, "the end of all turns")
-        self._checks.all(WITH_STORE)
+        Plan(self._disturbances, PROBE).all()
+        self._say("the plan is asked")
+        self.verdict.happens("all turns end", self._at_rest)
+        self._checks.all()
         for node in self._nodes:
             node.terminate()
         ends = [node.ended() for node in self._nodes]
@@ -117,6 +93,17 @@ class Run:
             self.verdict.none(f"{node.name} leaves no process", node.left_over)
             self.verdict.none(f"{node.name} has logged no error", node.errors())
         self._logs()
+
+    def _clients(self) -> None:
+        """They ask, and meanwhile things happen."""
+        began = time.monotonic()
+        with ThreadPoolExecutor(WORKERS) as workers:
+            working = [workers.submit(work, self._farm, number) for number in range(WORKERS)]
+            self.verdict.goes_on("what happens meanwhile", self._disturb)
+            self._farm.over.set()
+        self._seconds = time.monotonic() - began
+        for one in working:
+            self.verdict.goes_on("a client", one.result)
 
     def _logs(self) -> None:
         """Nobody may find there what was said, or a password."""
@@ -140,13 +127,12 @@ class Run:
         self._reach(0.55)
         a.start()
         self._is_up("a")
-        if WITH_STORE:
-            self._reach(0.65)
-            disturb.lose_database(self._most // 20)
-            self._reach(0.75)
-            disturb.restart_database()
-            self._reach(0.85)
-            disturb.freeze_database()
+        self._reach(0.65)
+        disturb.lose_database(self._most // 20)
+        self._reach(0.75)
+        disturb.restart_database()
+        self._reach(0.85)
+        disturb.freeze_database()
         self._reach(1.0)
 
     def _is_up(self, *names: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from traceback import format_exception
 
 from attrs import define, field
 
@@ -30,6 +31,13 @@ class Verdict:
         else:
             self.check(name, True)
         return time.monotonic() - began
+
+    def goes_on(self, name: str, what: Callable[[], object]) -> None:
+        """Do ``what``; if it breaks off, the rest is looked at all the same."""
+        try:
+            what()
+        except Exception as error:
+            self.check(f"{name} goes on to its end", False, "".join(format_exception(error)[-3:]))
 
     def none(self, name: str, found: object) -> None:
         """There must be nothing of this; what there is, is told."""
