@@ -31,6 +31,7 @@ MODEL = "sonnet"
 SECONDS = 90.0
 LOST = "connection lost"
 CUT = "stream cut"
+STORE_LOST = "store_lost"
 CONVERSATION = "x-claudemax-conversation"
 
 Messages = list[dict[str, Any]]
@@ -64,6 +65,8 @@ def _code(body: Any) -> str:
     """What is wrong, from a body of any dialect; that of the balancer is its own."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if isinstance(error, Mapping):
+        if error.get("code") == STORE_LOST or STORE_LOST in str(error):
+            return STORE_LOST
         return str(error.get("code") or error.get("type"))
     return str(error)[:60].strip()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define, field
 
-from .asking import CUT, LOST
+from .asking import CUT, LOST, STORE_LOST
 from .disturbances import Disturbances
 from .keys import LIMITED, RULES
 from .turns import Turn, Turns
@@ -19,8 +19,6 @@ from .verdict import Verdict
 GONE = (LOST, CUT, "502 ", "503 ", "504 ", "response server_error", "event ")
 """How turns may fail whose node is killed."""
 
-STORE_LOST = "store_lost"
-USED_UP = "429 rate_limit_exceeded"
 COUNTED = "input_tokens + cache_write_tokens + output_tokens"
 
 
@@ -89,9 +87,9 @@ class Checks:
 
     def _why(self, turn: Turn) -> str | None:
         cause = str(turn.cause)
-        if cause == USED_UP and turn.key in ("carl",):
+        if cause.startswith("429") and turn.key == "carl":
             return "quota"
-        if STORE_LOST in cause and self._without_store(turn):
+        if cause.endswith(STORE_LOST) and self._without_store(turn):
             return "database lost"
         if cause.startswith("404") and self._before_was_lost(turn):
             return "stored while the database was lost"
@@ -175,8 +173,10 @@ class Checks:
     def _sums(self) -> None:
         columns = "input_tokens", "output_tokens", "cache_write_tokens", "cache_read_tokens"
         sums = ", ".join(f"sum({name}) AS {name}" for name in columns)
-        (turns,) = self._rows(f"SELECT count(*) AS turns, {sums} FROM turns")
-        (hours,) = self._rows(f"SELECT sum(turns) AS turns, {sums} FROM hours")
+        turns, hours = self._rows(
+            f"SELECT count(*) AS turns, {sums} FROM turns UNION ALL "
+            f"SELECT sum(turns) AS turns, {sums} FROM hours"
+        )
         self._verdict.check(
             "the hours' sums are those of the turns", turns == hours, (turns, hours)
         )

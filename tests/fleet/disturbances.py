@@ -105,7 +105,8 @@ class Disturbances:
             waiting = [node.health()[1]["store"].get("waiting_rows", 0) for node in self.farm.nodes]
             self.verdict.check("rows of the ledger wait on every node", all(waiting), waiting)
             self.server.start()
-        self.verdict.happens("the rows that waited arrive", self._none_wait)
+        took = self.verdict.happens("the rows that waited arrive", self.none_wait)
+        self.verdict.figures["the rows that waited have arrived after"] = f"{took:.1f} s"
         self.say(f"the database is back, and {sum(waiting)} rows have arrived")
 
     def freeze_database(self) -> None:
@@ -137,7 +138,8 @@ class Disturbances:
     def _stores(self) -> list[bool]:
         return [node.health()[1]["store"]["reachable"] for node in self.farm.nodes]
 
-    def _none_wait(self) -> bool:
+    def none_wait(self) -> bool:
+        """No row waits for the database."""
         return not any(node.health()[1]["store"].get("waiting_rows", 0) for node in self.farm.nodes)
 
     def _response(self, node: Node) -> str:

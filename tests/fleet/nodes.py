@@ -19,8 +19,9 @@ from .keys import secret
 
 ROOT = Path(__file__).parents[2]
 SERVE = """
-from claudeproxy.engine import quota
-quota.PROBE = {probe}
+from claudeproxy.engine import closed
+assert closed.PROBE
+closed.PROBE = {probe}
 from claudeproxy.command.main import main
 main()
 """

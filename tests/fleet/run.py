@@ -17,7 +17,7 @@ from .balancer import Balancer
 from .checks import Checks, by_kind
 from .clients import Farm, work
 from .disturbances import Disturbances
-from .nodes import Node, wait
+from .nodes import ROOT, Node, wait
 from .plan import Plan
 from .turns import Turns
 from .upstream import Upstream
@@ -26,6 +26,8 @@ from .verdict import Verdict
 WORKERS = 8
 PROBE = 3.0
 """Seconds after which nodes probe a closed window: minutes would be long to wait for."""
+
+LOGS = ROOT / ".cache" / "cluster"
 
 OPTIONS = ("--concurrency", "6", "--processes", "6", "--drain", "30", "--drain-notice", "5")
 
@@ -72,6 +74,9 @@ class Run:
             if node.running:
                 node.kill()
         self._balancer.stop()
+        LOGS.mkdir(parents=True, exist_ok=True)
+        for log in self._all_logs():
+            (LOGS / f"{log.parent.name}-{log.name}").write_bytes(log.read_bytes())
 
     def all(self) -> None:
         """Do it all, as far as it goes."""
@@ -84,6 +89,7 @@ class Run:
         Plan(self._disturbances, PROBE).all()
         self._say("the plan is asked")
         self.verdict.happens("all turns end", self._at_rest)
+        self.verdict.happens("no row waits any more", self._disturbances.none_wait, 10)
         self._checks.all()
         for node in self._nodes:
             node.terminate()
@@ -105,9 +111,12 @@ class Run:
         for one in working:
             self.verdict.goes_on("a client", one.result)
 
+    def _all_logs(self) -> list[Path]:
+        return [*(node.log for node in self._nodes), self._balancer.log]
+
     def _logs(self) -> None:
         """Nobody may find there what was said, or a password."""
-        for log in (*(node.log for node in self._nodes), self._balancer.log):
+        for log in self._all_logs():
             secrets = [PASSWORD, *map(keys.secret, keys.RULES), "question-"]
             found = [secret for secret in secrets if secret in log.read_text()]
             self.verdict.none(
@@ -166,7 +175,7 @@ class Run:
             print("\nfailed, and why")
             for (why, cause), number in sorted(self._checks.causes.items()):
                 print(f"{number:5}  {why}: {cause}")
-        print()
+        print(f"\nlogs: {LOGS}\n")
         for name, figure in self.verdict.figures.items():
             print(f"{name}: {figure}")
         print()
