@@ -7,6 +7,8 @@
 # make docs    the site, in .cache/docs/html
 # make soak    10,000 mixed turns with faults, over the double and over the real CLI (SOAK_TURNS=500
 #              for fewer)
+# make cluster two daemons, PostgreSQL and HAProxy, hurt while clients ask: ten minutes (TURNS=200 for
+#              fewer)
 # make mutants which changes of engine, cli and web no fast test notices; an hour
 #              (ARGS='claudeproxy.engine.keeper*' for a part; cd .cache/mutants, then mutmut show NAME)
 # make conformance  the suites of others; writes docs/conformance.rst (needs node and npm)
@@ -18,7 +20,7 @@
 #
 # All set-up happens in .venv and .cache, by need.
 
-.PHONY: serve fast test lowest check lint types rooms pages forge docs soak mutants conformance clients
+.PHONY: serve fast test lowest check lint types rooms pages forge docs soak cluster mutants conformance clients
 .PHONY: bench image release clean
 .NOTPARALLEL:
 
@@ -50,6 +52,10 @@ lowest: .venv/.check
 
 soak: .venv/.test
 	.venv/bin/python tests/soak.py
+
+cluster: .venv/.test
+	@.ci/servers
+	.venv/bin/python tests/cluster.py
 
 # Of a copy, for it writes beside what it reads.
 mutants: .venv/.mutants

@@ -133,6 +133,7 @@ class Claudemax(MultiService):
         self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
         self._notice: IDelayedCall | None = None
         self._leaving: list[Deferred[None]] = []
+        self._hurried = False
 
     def _trace(self, endpoint: str, models: ModelLabels) -> None:
         try:
@@ -182,28 +183,32 @@ class Claudemax(MultiService):
         self._watch.start()
 
     def leave(self) -> Deferred[None]:
-        """Serve no more turns, and say so at ``/health``. Fires after ``--drain-notice``, when
-        whoever sends turns here has had the time to notice."""
+        """Say at ``/health`` that no more turns are to come. Fires after ``--drain-notice``, when
+        whoever sends turns here has had the time to notice: those that come meanwhile are
+        served."""
         left: Deferred[None] = Deferred()
         self._leaving.append(left)
         if self._notice is None:
-            self.engine.close()
             self.site.wind_down()
             notice = self._settings.drain_notice
             if notice:
                 self.log.info("/health says 503 for {notice:g} seconds", notice=notice)
+            else:
+                self.engine.close()
             self._notice = self.reactor.callLater(notice, self._left)
         elif not self._notice.active():
             self._left()
         return left
 
     def _left(self) -> None:
+        self.engine.close()
         leaving, self._leaving = self._leaving, []
         for left in leaving:
             left.callback(None)
 
     def hurry(self) -> None:
         """End a stop at once, whatever it waits for: running turns are cut off."""
+        self._hurried = True
         if self._notice is not None and self._notice.active():
             self._notice.reset(0)
         self.engine.hurry()
@@ -221,8 +226,10 @@ class Claudemax(MultiService):
         left = self.leave()
         self._watch.stop()
         await self._trial.stop()
-        await self.engine.stop(self._settings.drain)
         await left
+        settings = self._settings
+        drain = 0.0 if self._hurried else max(0.0, settings.drain - settings.drain_notice)
+        await self.engine.stop(drain)
         self._page.close()
         drained = self.site.drain()
         await self.cli.close()
@@ -246,14 +253,14 @@ class Claudemax(MultiService):
         return self._settings.upstream or SUBSCRIPTION
 
     def _status(self) -> Status:
-        recording = self._recorder is not None
         return Status(
             self.cli.version,
             self._upstream_name,
             self._trial.lost,
-            recording,
-            self.node,
-            self._kept.state(),
+            recording=self._recorder is not None,
+            draining=self._notice is not None,
+            node=self.node,
+            store=self._kept.state(),
         )
 
     def _build(self) -> Build:

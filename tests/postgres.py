@@ -13,8 +13,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from glob import glob
 from itertools import count
 from pathlib import Path
@@ -90,12 +90,14 @@ class Postgres:
     """One server; :func:`throw_away` makes it. ``port``: on 127.0.0.1; ``socket_directory``: for
     its unix socket; ``log``: the file that it writes to."""
 
-    def __init__(self, directory: Path) -> None:
-        """``directory``: an empty one, with a short path, for that of a socket is bounded."""
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        """``directory``: an empty one, with a short path, for that of a socket is bounded;
+        ``settings``: in place of those that suit tests."""
         programs = _directory()
         assert programs is not None, missing()
         self._programs = programs
         self._data = directory / "data"
+        self._settings = {**_SETTINGS, **settings, "unix_socket_directories": str(directory)}
         self.socket_directory = directory
         self.log = directory / "log"
         self.port = 0
@@ -179,11 +181,7 @@ class Postgres:
 
     def _serves(self) -> bool:
         """Whether it has come up; if not, it has ended."""
-        settings = {
-            **_SETTINGS,
-            "port": self.port,
-            "unix_socket_directories": self.socket_directory,
-        }
+        settings = {**self._settings, "port": self.port}
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with open(self.log, "ab") as log:
             self._server = subprocess.Popen(
@@ -212,19 +210,38 @@ class Postgres:
         ``immediate`` leaves a recovery for the next start."""
         if self.running:
             assert self._server is not None
+            self.thaw()
             self._server.send_signal(STOP[mode])
             self._server.wait(60)
+
+    def freeze(self) -> None:
+        """Be silent, and keep all connections: as a machine that has gone looks from another."""
+        # Itself first: or it would start others meanwhile.
+        for process in self._family:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def thaw(self) -> None:
+        """Go on."""
+        for process in reversed(list(self._family)):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    @property
+    def _family(self) -> Iterator[psutil.Process]:
+        server = psutil.Process(self.pid)
+        yield server
+        yield from server.children(recursive=True)
 
     def kill(self) -> None:
         """All its processes end without a goodbye."""
         if self.running:
             assert self._server is not None
-            family = psutil.Process(self.pid)
-            # Stopped first, or it would start others in the place of those that are killed.
-            family.suspend()
-            children = family.children(recursive=True)
-            for process in (*children, family):
-                process.kill()
+            self.freeze()
+            server, *children = self._family
+            for process in (*children, server):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._server.wait(60)
             psutil.wait_procs(children, 60)
 
@@ -234,12 +251,13 @@ class Postgres:
 
 
 @contextmanager
-def throw_away() -> Iterator[Postgres]:
-    """A server that runs, until the end of the block."""
+def throw_away(**settings: str) -> Iterator[Postgres]:
+    """A server that runs, until the end of the block. ``settings``: as its configuration has
+    them."""
     # Not below pytest's own directory, which root's other accounts cannot enter.
     directory = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
-        server = Postgres(directory)
+        server = Postgres(directory, settings)
         try:
             server.start()
             yield server

@@ -45,6 +45,16 @@ def test_it_comes_back_where_it_was_with_what_it_had(postgres: Postgres, how: st
     postgres.drop_database(url)
 
 
+def test_it_is_silent_while_it_is_frozen(postgres: Postgres) -> None:
+    psql = [postgres._programs / "psql", "-XAtwc", "SELECT 7", postgres.url()]
+    postgres.freeze()
+    with subprocess.Popen(psql, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+        with pytest.raises(subprocess.TimeoutExpired):
+            asked.wait(0.5)
+        postgres.thaw()
+        assert asked.communicate(timeout=10) == (b"7\n", b"")
+
+
 def test_a_restart_ends_sessions(postgres: Postgres) -> None:
     before = postgres.execute("SELECT pg_postmaster_start_time()")
     postgres.restart()

@@ -41,21 +41,21 @@ class StoreState:
 class Status:
     """What ``GET /health`` reports about the CLI, its upstream and the store. ``lost_facts``: the
     names of the facts to which this version of the CLI does not hold; ``recording``: whether
-    exchanges are; ``node``: which daemon this is."""
+    exchanges are; ``draining``: the daemon is about to end; ``node``: which daemon this is."""
 
     cli_version: str
     upstream: str
     lost_facts: Sequence[str] = ()
     recording: bool = False
+    draining: bool = False
     node: str = ""
     store: StoreState = StoreState()
 
 
-def serves(engine: Engine) -> bool:
-    """Whether a balancer should send turns here: none would be refused because of the CLI, its
+def serves(engine: Engine, status: Status) -> bool:
+    """Whether a balancer should send turns here: none would be refused because of the CLI or its
     login, or the daemon's end."""
-    draining = engine.admission.closed is not None
-    return not (draining or engine.keeper.hopeless or engine.quota.login.refuses)
+    return not (status.draining or engine.keeper.hopeless or engine.quota.login.refuses)
 
 
 def health(engine: Engine, status: Status) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def health(engine: Engine, status: Status) -> dict[str, Any]:
     well = well and status.store.lost_since is None
     state = "ok" if well else "degraded"
     return {
-        "status": state if admission.closed is None else "draining",
+        "status": "draining" if status.draining else state,
         "provider": "claude-code-cli",
         "timestamp": _iso(datetime.now(timezone.utc)),
         "node": status.node,

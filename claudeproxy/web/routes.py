@@ -227,10 +227,11 @@ class API:
     def health(self, request: Request) -> bytes:
         """Whether turns can be served, also by the status: 200 or 503. Spends no quota and starts
         no process."""
-        found = health(self._engine, self._status())
+        status = self._status()
+        found = health(self._engine, status)
         if not self._gate.shows_all(request.requestHeaders):
             found = {"status": found["status"]}
-        return reply(request, found, 200 if serves(self._engine) else 503)
+        return reply(request, found, 200 if serves(self._engine, status) else 503)
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:
