@@ -118,6 +118,7 @@ class Claudemax(MultiService):
             recorder=self._recorder,
         )
         self.journal, self.quotas = api.journal, api.quotas
+        self._settled = api.settled
         self.journal.observers.append(self._metrics.observe)
         if settings.otlp is not None:
             self._trace(settings.otlp, models)
@@ -195,6 +196,7 @@ class Claudemax(MultiService):
         self._page.close()
         drained = self.site.drain()
         await self.engine.stop(self._settings.drain)
+        await self._settled()
         await self.cli.close()
         self._quota_file.close()
         self._metrics.stop()

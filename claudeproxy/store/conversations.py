@@ -10,7 +10,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from .database import Cursor, Database
-from .tables import HIS, Bounds, as_json
+from .tables import HIS, Bounds, Broom, as_json
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS conversations (
@@ -45,11 +45,12 @@ class ConversationTable:
         self._database = database
         self._now = now
         self._bounds = bounds
+        self._broom = Broom(database, "conversations", now, bounds)
 
     def create(self, made: Conversation, items: Sequence[Item], key: str | None) -> Deferred[bool]:
         """Begin a conversation with ``items``, each with an ``id``. Whether there is room for
         them."""
-        return self._database.run(self._create, made, items, key)
+        return self._broom.after(self._database.run(self._create, made, items, key))
 
     def get(self, ident: str, key: str | None) -> Deferred[Conversation | None]:
         """A conversation by its id."""
@@ -72,7 +73,7 @@ class ConversationTable:
     def add(self, ident: str, items: Sequence[Item], key: str | None) -> Deferred[bool | None]:
         """Add ``items`` at the end. Whether there is room for them; ``None`` if there is no such
         conversation."""
-        return self._database.run(self._add, ident, items, key)
+        return self._broom.after(self._database.run(self._add, ident, items, key))
 
     def remove(self, ident: str, item: str, key: str | None) -> Deferred[bool]:
         """Delete an item. Whether there was one."""
@@ -175,7 +176,6 @@ class ConversationTable:
             "UPDATE conversations SET size = size + :more WHERE id = :id",
             {"more": more, "id": ident},
         )
-        self._bounds.tidy(cursor, "conversations", now)
         return True
 
     def _use(self, cursor: Cursor, ident: str, now: float) -> None:

@@ -8,11 +8,9 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from .database import Cursor, Database
-from .tables import HIS, Bounds, as_json
+from .tables import HIS, Bounds, Broom, as_json
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -24,6 +22,8 @@ CREATE TABLE IF NOT EXISTS events (
     response TEXT PRIMARY KEY REFERENCES responses ON DELETE CASCADE, data BLOB NOT NULL
 ) WITHOUT ROWID;
 """
+
+_COLUMNS = ("id", "previous", "response", "input", "size", "used", "key")
 
 _CHAIN = f"""
 WITH RECURSIVE chain (id, previous, place) AS (
@@ -61,22 +61,20 @@ class ResponseTable:
     """All methods return a Deferred of what they describe. To the holder of a ``key``, the
     responses of others do not exist; without one (``None``), all of them do."""
 
-    log = Logger()
-
     def __init__(self, database: Database, now: Callable[[], float], bounds: Bounds) -> None:
         self._database = database
         self._now = now
         self._bounds = bounds
+        self._broom = Broom(database, "responses", now, bounds)
+
+    def begin(self, stored: Stored) -> Deferred[bool]:
+        """Store a response that has begun, unless it is there. Whether there is room for it."""
+        return self._broom.after(self._database.run(self._put, stored, "NOTHING"))
 
     def put(self, stored: Stored) -> Deferred[bool]:
-        """Store a response, and delete what is too old or too much. Whether it is stored. Never
-        fails: errors are logged."""
-
-        def failed(why: Failure) -> bool:
-            self.log.failure("a response was not stored", why)
-            return False
-
-        return self._database.run(self._put, stored).addErrback(failed)
+        """Store a response, in place of what is there of it. Whether there is room for it."""
+        replaced = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
+        return self._broom.after(self._database.run(self._put, stored, f"UPDATE SET {replaced}"))
 
     def get(self, ident: str, key: str | None = None) -> Deferred[Stored | None]:
         """A response by its id."""
@@ -96,20 +94,17 @@ class ResponseTable:
 
     # -- in the thread --
 
-    def _put(self, cursor: Cursor, stored: Stored) -> bool:
+    def _put(self, cursor: Cursor, stored: Stored, otherwise: str) -> bool:
         response, items = as_json(stored.response), as_json(list(stored.items))
         size = len(response) + len(items) + len(stored.events)
         if size > self._bounds.max_bytes:
             return False
-        now = self._now()
-        columns = ("id", "previous", "response", "input", "size", "used", "key")
-        values = (stored.id, stored.previous, response, items, size, now, stored.key)
-        replaced = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
+        values = (stored.id, stored.previous, response, items, size, self._now(), stored.key)
         cursor.execute(
-            f"INSERT INTO responses ({', '.join(columns)})"
-            f" VALUES ({', '.join(f':{name}' for name in columns)})"
-            f" ON CONFLICT (id) DO UPDATE SET {replaced}",
-            dict(zip(columns, values, strict=True)),
+            f"INSERT INTO responses ({', '.join(_COLUMNS)})"
+            f" VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
+            f" ON CONFLICT (id) DO {otherwise}",
+            dict(zip(_COLUMNS, values, strict=True)),
         )
         if stored.events:
             cursor.execute(
@@ -117,7 +112,6 @@ class ResponseTable:
                 " ON CONFLICT (response) DO UPDATE SET data = excluded.data",
                 {"id": stored.id, "data": stored.events},
             )
-        self._bounds.tidy(cursor, "responses", now)
         return True
 
     def _events(self, cursor: Cursor, ident: str) -> bytes:

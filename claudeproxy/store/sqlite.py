@@ -21,6 +21,7 @@ class SQLite:
     order: what was put is there for any call after it."""
 
     log = Logger()
+    lost_since: float | None = None
 
     def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection], object]) -> None:
         """Create the file; one that SQLite cannot read is moved aside. ``prepare``: called with

@@ -32,10 +32,16 @@ class Store:
         bounds: Bounds | None = None,
     ) -> None:
         """``now``: epoch seconds."""
+        self._database = database
         about = (database, now, bounds or Bounds())
         self.responses = ResponseTable(*about)
         self.conversations = ConversationTable(*about)
         self.completions = CompletionTable(*about)
+
+    @property
+    def lost(self) -> bool:
+        """Whether its database does not answer at present."""
+        return self._database.lost_since is not None
 
 
 def sqlite_store(path: Path) -> SQLite:

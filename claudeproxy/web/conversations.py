@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from claudeproxy.dialects import conversations as dialect
@@ -21,6 +22,7 @@ from claudeproxy.store.store import Store
 from .access_log import facts
 from .bodies import read_json
 from .json_replies import reply
+from .keeping import in_time
 from .routing import below_v1, make_app, queried
 
 _app = make_app()
@@ -113,9 +115,8 @@ class Conversing:
     """Which conversations a response belongs to that is not complete yet: each has one at a
     time."""
 
-    log = Logger()
-
-    def __init__(self, store: ConversationTable) -> None:
+    def __init__(self, reactor: IReactorTime, store: ConversationTable) -> None:
+        self._reactor = reactor
         self._store = store
         self._busy: set[tuple[str, str | None]] = set()
 
@@ -139,15 +140,13 @@ class Conversing:
         response: Mapping[str, Any],
         items: Sequence[Mapping[str, Any]],
         key: str | None,
-    ) -> None:
-        """Add a complete ``response`` and its own input ``items`` to a conversation."""
+    ) -> Deferred[bool]:
+        """Add a complete ``response`` and its own input ``items`` to a conversation. Whether they
+        are, see :func:`~.keeping.in_time`."""
         said = dialect.own_items(response["id"].removeprefix("resp_"), items)
         added = self._store.add(ident, [*said, *response["output"]], key)
-        added.addCallbacks(self._kept, lambda why: self.log.failure("items are not kept", why))
-
-    def _kept(self, there: bool | None) -> None:
-        if not there:
-            self.log.warn("a response was not added to its conversation, which is full or deleted")
+        what, full = "a response of a conversation", "that is full or deleted"
+        return in_time(self._reactor, added, what, full)
 
 
 def _there(found: Any, ident: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -29,6 +29,7 @@ from .event_log import EventLog, Follower
 from .fairness import TimeSlice, no_collector
 from .handler import Keep, TurnHandler
 from .json_replies import refuse, reply, request_id
+from .keeping import LOST, in_time
 from .responses_socket import ResponsesSocket
 from .routing import below_v1, make_app, queried
 
@@ -49,7 +50,7 @@ class ResponsesAPI:
         self._handler = handler
         self._store = store
         if store is not None:
-            self._conversing = Conversing(store.conversations)
+            self._conversing = Conversing(reactor, store.conversations)
             self._background = Background(reactor, handler, store.responses)
 
     @below_v1(_app, "/responses", "POST")
@@ -70,15 +71,26 @@ class ResponsesAPI:
                 keep = self.keep(parsed, key)
                 return await self._handler.serve(request, "responses", parsed, keep)
             try:
-                log, response = self._start(request, parsed, key, release)
+                keep = self.keep(parsed, key)
+                running = self._background.start(request, parsed, keep, release)
             except FailureError as error:
                 return refuse(request, error.failure, parsed.refusal)
             release = _nothing
         finally:
             release()
+        ignored, response = parsed.ignored, running.response
+        if not await running.begun:
+            ignored, response = (*ignored, "store"), {**response, "store": False}
+        if ignored:
+            request.setHeader(b"x-claudemax-ignored", ", ".join(ignored).encode())
         if parsed.request.stream:
-            return await Follower(self._reactor, request, log, 0).serve()
+            return await Follower(self._reactor, request, running.log, 0).serve()
         return reply(request, response)
+
+    async def settled(self) -> None:
+        """All that has ended is stored, or cannot be."""
+        if self._store is not None:
+            await self._background.settled()
 
     def socket(self, request: Request) -> None:
         """Responses over a WebSocket, as long as ``request`` is open."""
@@ -94,9 +106,18 @@ class ResponsesAPI:
             return _nothing
         return self._conversing.begin(conversation, key)
 
-    def past(self, body: Any, key: str | None) -> Awaitable[Past | None]:
-        """What is stored of what a body refers to."""
-        return stored_responses.past(self._store, responses.references(body), key)
+    async def past(self, body: Any, key: str | None) -> Past | None:
+        """What is stored of what a body refers to. ``None`` without a store, and while that does
+        not answer.
+
+        :raises FailureError: 503, when the body needs one that does not answer.
+        """
+        wanted = responses.references(body)
+        if self._store is None or not self._store.lost:
+            return await stored_responses.past(self._store, wanted, key)
+        if wanted:
+            raise FailureError(LOST)
+        return None
 
     def read(self, body: Any, request_id: str, past: Past | None) -> Responses:
         """A body, read.
@@ -113,32 +134,21 @@ class ResponsesAPI:
         if store is None or not (parsed.keep or conversation):
             return None
 
-        def keep(response: dict[str, Any]) -> None:
+        async def keep(response: dict[str, Any]) -> tuple[str, ...]:
+            waiting = {}
             if parsed.keep and not parsed.background:
-                store.responses.put(Stored(response, parsed.items, parsed.previous, key))
+                stored = Stored(response, parsed.items, parsed.previous, key)
+                waiting["store"] = in_time(self._reactor, store.responses.put(stored), "a response")
             if conversation:
-                self._conversing.keep(conversation, response, parsed.items, key)
+                waiting["conversation"] = self._conversing.keep(
+                    conversation, response, parsed.items, key
+                )
+            lost = tuple([name for name, there in waiting.items() if not await there])
+            if "store" in lost:
+                parsed.envelope.forget()
+            return lost
 
         return keep
-
-    def _start(
-        self,
-        request: Request,
-        parsed: Responses,
-        key: str | None,
-        release: Callable[[], object],
-    ) -> tuple[EventLog, dict[str, Any]]:
-        keep = self.keep(parsed, key)
-
-        def over(response: dict[str, Any]) -> None:
-            if keep is not None and response["status"] in ("completed", "incomplete"):
-                keep(response)
-            release()
-
-        running = self._background.start(request, parsed, over)
-        if parsed.ignored:
-            request.setHeader(b"x-claudemax-ignored", ", ".join(parsed.ignored).encode())
-        return running.log, running.stream.response
 
     @below_v1(_app, "/responses/compact", "POST")
     async def compact(self, request: Request) -> bytes:
@@ -173,7 +183,7 @@ class ResponsesAPI:
         running = None if self._store is None else self._background.find(ident, key)
         if running is not None:
             if first is None:
-                return reply(request, running.stream.response)
+                return reply(request, await self._background.told(running))
             return await Follower(self._reactor, request, running.log, first).serve()
         found = await self._stored(ident, key)
         response = as_told(found.response)
@@ -190,7 +200,7 @@ class ResponsesAPI:
         running = None if self._store is None else self._background.find(ident, key)
         if running is not None:
             self._background.cancel(running)
-            return reply(request, running.stream.response)
+            return reply(request, await self._background.told(running))
         found = await self._stored(ident, key)
         if not found.response.get("background"):
             why = f"the response {ident[:100]!r} does not run in the background"
@@ -210,7 +220,7 @@ class ResponsesAPI:
         """Delete a stored response. One that runs is ended."""
         key = facts(request).key
         if self._store is not None and self._background.find(ident, key) is not None:
-            self._background.delete(ident)
+            await self._background.delete(ident)
         if self._store is None or not await self._store.responses.delete(ident, key):
             raise self._not_found(ident)
         return reply(request, {"id": ident, "object": "response", "deleted": True})

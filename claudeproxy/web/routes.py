@@ -112,6 +112,10 @@ class API:
             sockets=dict.fromkeys((b"responses", b"v1/responses"), self._responses.socket),
         )
 
+    async def settled(self) -> None:
+        """All that has ended is stored, or cannot be."""
+        await self._responses.settled()
+
     def told_keys(self) -> list[dict[str, Any]]:
         """The keys with their quotas, as ``/v1/usage`` tells them; none where none is needed."""
         keys = self._gate.keys

@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path, clock: Clock) -> Iterator[Store]:
     file = sqlite_store(path)
     file.open(reactor)
-    yield Store(file, clock, Bounds(max_age=100, max_bytes=1000))
+    yield Store(file, clock, Bounds(max_age=100, max_bytes=1000, tidy=0))
     file.close()
 
 
@@ -106,6 +106,7 @@ async def test_what_is_old_or_too_much_goes_with_its_items(
     clock.now += 101
     assert await store.conversations.get("a", None) is None
     assert await begin(store, "d")
+    assert await store.conversations.get("d", None) is not None
     assert count(path, "conversations") == 1
     assert count(path, "items") == 0
 
