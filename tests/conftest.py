@@ -12,6 +12,7 @@ import pytest
 import pytest_twisted
 from harness import Daemon, start_daemon, stop_daemon
 from hypothesis import settings
+from postgres import Postgres, missing, throw_away
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import LogLevel, globalLogPublisher
 
@@ -129,3 +130,22 @@ async def make_daemon(request: pytest.FixtureRequest, tmp_path: Path, mode: str)
         await stop_daemon(daemon)
     if not request.node.get_closest_marker("asks_again"):
         assert all(daemon.extra_requests <= 0 for daemon in running)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL for all tests of this process; without one here, its tests are skipped. Who
+    stops it need not start it again."""
+    why = missing()
+    if why is not None:
+        pytest.skip(why)
+    with throw_away() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of an empty database for this test alone."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)

@@ -58,11 +58,11 @@ class CompletionTable:
         self._database = database
         self._now = now
         self._bounds = bounds
-        self._broom = Broom(database, "completions", now, bounds)
+        self._broom = Broom("completions", bounds)
 
     def put(self, made: StoredCompletion, key: str | None) -> Deferred[bool]:
         """Store a completion. Whether there is room for it."""
-        return self._broom.after(self._database.run(self._put, made, key))
+        return self._database.run(self._put, made, key)
 
     def get(self, ident: str, key: str | None) -> Deferred[StoredCompletion | None]:
         """A completion by its id."""
@@ -101,6 +101,7 @@ class CompletionTable:
                 "key": key,
             },
         )
+        self._broom.sweep(cursor, now)
         return True
 
     def _get(self, cursor: Cursor, ident: str, key: str | None) -> StoredCompletion | None:

@@ -45,12 +45,12 @@ class ConversationTable:
         self._database = database
         self._now = now
         self._bounds = bounds
-        self._broom = Broom(database, "conversations", now, bounds)
+        self._broom = Broom("conversations", bounds)
 
     def create(self, made: Conversation, items: Sequence[Item], key: str | None) -> Deferred[bool]:
         """Begin a conversation with ``items``, each with an ``id``. Whether there is room for
         them."""
-        return self._broom.after(self._database.run(self._create, made, items, key))
+        return self._database.run(self._create, made, items, key)
 
     def get(self, ident: str, key: str | None) -> Deferred[Conversation | None]:
         """A conversation by its id."""
@@ -73,7 +73,7 @@ class ConversationTable:
     def add(self, ident: str, items: Sequence[Item], key: str | None) -> Deferred[bool | None]:
         """Add ``items`` at the end. Whether there is room for them; ``None`` if there is no such
         conversation."""
-        return self._broom.after(self._database.run(self._add, ident, items, key))
+        return self._database.run(self._add, ident, items, key)
 
     def remove(self, ident: str, item: str, key: str | None) -> Deferred[bool]:
         """Delete an item. Whether there was one."""
@@ -176,6 +176,7 @@ class ConversationTable:
             "UPDATE conversations SET size = size + :more WHERE id = :id",
             {"more": more, "id": ident},
         )
+        self._broom.sweep(cursor, now)
         return True
 
     def _use(self, cursor: Cursor, ident: str, now: float) -> None:

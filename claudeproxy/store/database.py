@@ -1,6 +1,7 @@
 """What the tables of the store need of a database: SQLite and PostgreSQL both provide it.
 
-The statements of the tables are what the two have in common, with parameters written ``:name``.
+The statements of the tables are what the two have in common, with parameters written ``:name``, and
+a ``CAST`` around those whose type nothing else in the statement tells.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+
+from claudeproxy._reactor import IDaemonReactor
 
 Row = tuple[Any, ...]
 
@@ -45,7 +47,7 @@ class Database(Protocol):
     def lost_since(self) -> float | None:
         """Epoch seconds since when it does not answer; ``None`` while it does."""
 
-    def open(self, reactor: IReactorFromThreads) -> None:
+    def open(self, reactor: IDaemonReactor) -> None:
         """Get ready for calls."""
 
     def close(self) -> None:

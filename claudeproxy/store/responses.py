@@ -65,16 +65,16 @@ class ResponseTable:
         self._database = database
         self._now = now
         self._bounds = bounds
-        self._broom = Broom(database, "responses", now, bounds)
+        self._broom = Broom("responses", bounds)
 
     def begin(self, stored: Stored) -> Deferred[bool]:
         """Store a response that has begun, unless it is there. Whether there is room for it."""
-        return self._broom.after(self._database.run(self._put, stored, "NOTHING"))
+        return self._database.run(self._put, stored, "NOTHING")
 
     def put(self, stored: Stored) -> Deferred[bool]:
         """Store a response, in place of what is there of it. Whether there is room for it."""
         replaced = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
-        return self._broom.after(self._database.run(self._put, stored, f"UPDATE SET {replaced}"))
+        return self._database.run(self._put, stored, f"UPDATE SET {replaced}")
 
     def get(self, ident: str, key: str | None = None) -> Deferred[Stored | None]:
         """A response by its id."""
@@ -99,7 +99,8 @@ class ResponseTable:
         size = len(response) + len(items) + len(stored.events)
         if size > self._bounds.max_bytes:
             return False
-        values = (stored.id, stored.previous, response, items, size, self._now(), stored.key)
+        now = self._now()
+        values = (stored.id, stored.previous, response, items, size, now, stored.key)
         cursor.execute(
             f"INSERT INTO responses ({', '.join(_COLUMNS)})"
             f" VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
@@ -112,6 +113,7 @@ class ResponseTable:
                 " ON CONFLICT (response) DO UPDATE SET data = excluded.data",
                 {"id": stored.id, "data": stored.events},
             )
+        self._broom.sweep(cursor, now)
         return True
 
     def _events(self, cursor: Cursor, ident: str) -> bytes:

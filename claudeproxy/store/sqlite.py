@@ -12,8 +12,9 @@ from typing import Any
 
 from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
+
+from claudeproxy._reactor import IDaemonReactor
 
 
 class SQLite:
@@ -44,7 +45,7 @@ class SQLite:
                     path.with_name(path.name + leftover).unlink(missing_ok=True)
                 _make(path)
 
-    def open(self, reactor: IReactorFromThreads) -> None:
+    def open(self, reactor: IDaemonReactor) -> None:
         self._pool = ConnectionPool(
             "sqlite3",
             str(self._path),

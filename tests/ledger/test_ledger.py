@@ -29,6 +29,7 @@ from claudeproxy.ledger.ledger import (
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.messages import Usage
+from claudeproxy.store.database import Database
 from claudeproxy.store.sqlite import SQLite
 
 HOUR = 3600
@@ -53,10 +54,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
+def sqlite(path: Path) -> Iterator[SQLite]:
     file = open_file(path)
-    yield Ledger(file, clock, max_turns=5, max_age=10 * HOUR)
+    yield file
     file.close()
+
+
+@pytest.fixture
+def ledger(database: Database, clock: Clock) -> Ledger:
+    return Ledger(database, clock, max_turns=5, max_age=10 * HOUR)
+
+
+@pytest.fixture
+def in_file(sqlite: SQLite, clock: Clock) -> Ledger:
+    return Ledger(sqlite, clock)
 
 
 def open_file(path: Path) -> SQLite:
@@ -131,7 +142,7 @@ async def test_turns_that_failed_and_turns_that_were_paid(ledger: Ledger) -> Non
 
 
 @ensureDeferred
-async def test_failed_and_paid_turns_are_found_by_an_index(ledger: Ledger) -> None:
+async def test_failed_and_paid_turns_are_found_by_an_index(in_file: Ledger) -> None:
     plans: list[str] = []
 
     def explain(cursor: Any) -> None:
@@ -140,7 +151,7 @@ async def test_failed_and_paid_turns_are_found_by_an_index(ledger: Ledger) -> No
             cursor.execute(f"EXPLAIN QUERY PLAN {wanted}")
             plans.append(" ".join(str(row[3]) for row in cursor.fetchall()))
 
-    await ledger._database.run(explain)
+    await in_file._database.run(explain)
     assert "failed_turns" in plans[0] and "paid_turns" in plans[1]
     assert not any("TEMP B-TREE FOR ORDER BY" in plan for plan in plans), plans
 
@@ -149,7 +160,7 @@ async def test_failed_and_paid_turns_are_found_by_an_index(ledger: Ledger) -> No
 async def test_hours_told_apart_by_one_thing(ledger: Ledger) -> None:
     for number, more in enumerate(({}, {"client": "y"}, {"client": "y", "key": None})):
         await ledger.add(turn(number, **more))
-    await ledger.add(evolve(REFUSED, time=NOW - HOUR))
+    await ledger.add(evolve(REFUSED, request_id="refused", time=NOW - HOUR))
     all_of_it = Totals.of(await ledger.hours(0))
     for name in ("hour", "key", "model", "client"):
         rows = await ledger.hours(0, name)
@@ -193,7 +204,7 @@ async def test_a_file_of_an_older_version(path: Path, clock: Clock) -> None:
 async def test_hours_are_sums(ledger: Ledger) -> None:
     for number, more in enumerate(({}, {"paid_by": PAID}, UNPRICED, {"client": "y"})):
         await ledger.add(turn(number, **more))
-    await ledger.add(evolve(REFUSED, time=NOW - HOUR))
+    await ledger.add(evolve(REFUSED, request_id="refused", time=NOW - HOUR))
     hours = await ledger.hours(NOW - HOUR)
     assert [row.hour for row in hours] == [NOW - HOUR, NOW, NOW, NOW]
     assert await ledger.hours(NOW) == hours[1:]
@@ -262,14 +273,14 @@ async def test_turns_are_bounded_and_their_sums_outlive_them(ledger: Ledger) -> 
 async def test_a_client_of_many_names_makes_no_endless_hour(ledger: Ledger) -> None:
     for number in range(MAX_NAMES + 3):
         await ledger.add(turn(number, client=f"client{number}", answered_by=f"claude-{number}"))
-        await ledger.add(turn(number, key="desk"))
+        await ledger.add(turn(1000 + number, key="desk"))
     hours = await ledger.hours(0)
     assert Totals.of(hours).turns == 2 * (MAX_NAMES + 3)
     by_key = by(hours, lambda row: (row.key, row.client == row.model == OTHERS))
     assert {group: sums.turns for group, sums in by_key.items()} == {
         ("laptop", False): MAX_NAMES, ("laptop", True): 3, ("desk", False): MAX_NAMES + 3,
     }  # fmt: skip
-    await ledger.add(turn(0, client="client5", answered_by="claude-5"))
+    await ledger.add(turn(2000, client="client5", answered_by="claude-5"))
     assert {row.turns for row in await ledger.hours(0) if row.client == "client5"} == {2}
 
 
@@ -283,8 +294,8 @@ async def test_what_is_old_goes(ledger: Ledger, clock: Clock) -> None:
 
 
 @ensureDeferred
-async def test_it_outlives_a_daemon_that_is_killed(ledger: Ledger, path: Path) -> None:
-    await ledger.add(FULL)
+async def test_it_outlives_a_daemon_that_is_killed(in_file: Ledger, path: Path) -> None:
+    await in_file.add(FULL)
     with closing(sqlite3.connect(path)) as other:  # the first has not closed the file
         assert other.execute("SELECT count(*) FROM turns").fetchone() == (1,)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -306,12 +317,12 @@ async def test_a_broken_file_is_moved_aside(path: Path) -> None:
 @pytest.mark.expected_errors
 @ensureDeferred
 async def test_a_turn_that_cannot_be_added_fails_nobody(
-    ledger: Ledger, path: Path, nothing_logged: list[str]
+    in_file: Ledger, path: Path, nothing_logged: list[str]
 ) -> None:
     with closing(sqlite3.connect(path)) as other:
-        await ledger.latest(1)
+        await in_file.latest(1)
         other.execute("DROP TABLE turns")
-    await ledger.add(FULL)
+    await in_file.add(FULL)
     assert len(nothing_logged) == 1
 
 

@@ -15,10 +15,13 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
+from claudeproxy.store.database import Database
 from claudeproxy.store.responses import ResponseTable, Stored
 from claudeproxy.store.sqlite import SQLite
 from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.store.tables import Bounds
+
+BOUNDS = Bounds(max_age=100, max_bytes=1000, tidy=0)
 
 
 class Clock:
@@ -39,15 +42,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(path: Path) -> Iterator[SQLite]:
+def sqlite(path: Path) -> Iterator[SQLite]:
     opened = open_file(path)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def store(database: SQLite, clock: Clock) -> ResponseTable:
-    return Store(database, clock, Bounds(max_age=100, max_bytes=1000, tidy=0)).responses
+def store(database: Database, clock: Clock) -> ResponseTable:
+    return Store(database, clock, BOUNDS).responses
+
+
+@pytest.fixture
+def in_file(sqlite: SQLite, clock: Clock) -> ResponseTable:
+    return Store(sqlite, clock, BOUNDS).responses
 
 
 def open_file(path: Path) -> SQLite:
@@ -73,9 +81,9 @@ async def test_put_get_delete(store: ResponseTable) -> None:
 
 
 @ensureDeferred
-async def test_what_is_put_can_be_had_at_once(store: ResponseTable) -> None:
-    putting = store.put(stored("a"))
-    assert await store.get("a") == stored("a")
+async def test_what_is_put_can_be_had_at_once(in_file: ResponseTable) -> None:
+    putting = in_file.put(stored("a"))
+    assert await in_file.get("a") == stored("a")
     await putting
 
 
@@ -121,12 +129,12 @@ async def test_what_is_too_much_goes_the_longest_unused_first(
 
 @ensureDeferred
 async def test_the_file_is_private_and_outlives_the_store(
-    store: ResponseTable, database: SQLite, path: Path
+    in_file: ResponseTable, sqlite: SQLite, path: Path
 ) -> None:
-    await store.put(stored("a", text="a secret"))
+    await in_file.put(stored("a", text="a secret"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    database.close()
+    sqlite.close()
     file = open_file(path)
     again = Store(file, Clock()).responses
     assert await again.get("a") == stored("a", text="a secret")
@@ -138,11 +146,11 @@ async def test_the_file_is_private_and_outlives_the_store(
 @pytest.mark.parametrize("how", ["no database", "cut"])
 @ensureDeferred
 async def test_a_broken_file_is_moved_aside(
-    store: ResponseTable, database: SQLite, path: Path, how: str
+    in_file: ResponseTable, sqlite: SQLite, path: Path, how: str
 ) -> None:
     for number in range(9):
-        await store.put(stored(f"{number}", text="x" * 50))
-    database.close()
+        await in_file.put(stored(f"{number}", text="x" * 50))
+    sqlite.close()
     broken = path.read_bytes()[:5000] if how == "cut" else b"what is this?" * 500
     path.write_bytes(broken)
     file = open_file(path)
@@ -155,9 +163,9 @@ async def test_a_broken_file_is_moved_aside(
 
 
 def test_a_locked_file_is_left_where_it_is(
-    database: SQLite, path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite: SQLite, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database.close()
+    sqlite.close()
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.01))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("CREATE TABLE x (y)")
@@ -174,7 +182,7 @@ async def test_what_has_begun_never_takes_the_place_of_its_end(store: ResponseTa
 
 
 @ensureDeferred
-async def test_it_is_tidied_now_and_then(database: SQLite, clock: Clock) -> None:
+async def test_it_is_tidied_now_and_then(database: Database, clock: Clock) -> None:
     table = Store(database, clock, Bounds(max_age=100, max_bytes=300, tidy=60)).responses
     for ident in "abc":
         clock.now += 1

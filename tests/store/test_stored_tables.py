@@ -14,7 +14,9 @@ from twisted.internet import reactor
 
 from claudeproxy.store.completions import StoredCompletion, Wanted
 from claudeproxy.store.conversations import Conversation
+from claudeproxy.store.database import Cursor, Database
 from claudeproxy.store.responses import Stored
+from claudeproxy.store.sqlite import SQLite
 from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.store.tables import Bounds
 
@@ -37,17 +39,25 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path, clock: Clock) -> Iterator[Store]:
+def sqlite(path: Path) -> Iterator[SQLite]:
     file = sqlite_store(path)
     file.open(reactor)
-    yield Store(file, clock, Bounds(max_age=100, max_bytes=1000, tidy=0))
+    yield file
     file.close()
 
 
-def count(path: Path, table: str) -> int:
-    with closing(sqlite3.connect(path)) as file:
-        found: int = file.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-        return found
+@pytest.fixture
+def store(database: Database, clock: Clock) -> Store:
+    return Store(database, clock, Bounds(max_age=100, max_bytes=1000, tidy=0))
+
+
+async def count(database: Database, table: str) -> int:
+    def counted(cursor: Cursor) -> Any:
+        cursor.execute(f"SELECT count(*) FROM {table}")
+        return cursor.fetchone()[0]
+
+    found: int = await database.run(counted)
+    return found
 
 
 def item(ident: str, text: str = "x") -> dict[str, Any]:
@@ -65,7 +75,7 @@ def completion(ident: str, text: str = "x") -> StoredCompletion:
 
 
 @ensureDeferred
-async def test_items_keep_their_order(store: Store, path: Path) -> None:
+async def test_items_keep_their_order(store: Store, database: Database) -> None:
     table = store.conversations
     assert await begin(store, "c", item("1"), item("2"))
     assert await table.add("c", [item("3")], None)
@@ -75,11 +85,11 @@ async def test_items_keep_their_order(store: Store, path: Path) -> None:
     assert [one["id"] for one in await table.items("c", None) or ()] == ["1", "3", "4"]
     assert await table.delete("c", None)
     assert await table.items("c", None) is None
-    assert count(path, "items") == 0
+    assert await count(database, "items") == 0
 
 
 @ensureDeferred
-async def test_a_conversation_that_is_full(store: Store, path: Path) -> None:
+async def test_a_conversation_that_is_full(store: Store, database: Database) -> None:
     assert not await begin(store, "huge", item("1", "x" * 2000))
     assert await store.conversations.get("huge", None) is None
     assert await begin(store, "c", item("1", "x" * 500))
@@ -87,12 +97,12 @@ async def test_a_conversation_that_is_full(store: Store, path: Path) -> None:
     assert await store.conversations.remove("c", "1", None)
     assert await store.conversations.add("c", [item("2", "x" * 500)], None)
     assert await store.conversations.add("nowhere", [item("3")], None) is None
-    assert count(path, "items") == 1
+    assert await count(database, "items") == 1
 
 
 @ensureDeferred
 async def test_what_is_old_or_too_much_goes_with_its_items(
-    store: Store, path: Path, clock: Clock
+    store: Store, database: Database, clock: Clock
 ) -> None:
     for ident in ("a", "b"):
         assert await begin(store, ident, item("1", "x" * 400))
@@ -102,13 +112,12 @@ async def test_what_is_old_or_too_much_goes_with_its_items(
     assert await begin(store, "c", item("1", "x" * 400))
     assert await store.conversations.get("b", None) is None
     assert await store.conversations.get("a", None) is not None
-    assert count(path, "items") == 2
+    assert await count(database, "items") == 2
     clock.now += 101
     assert await store.conversations.get("a", None) is None
     assert await begin(store, "d")
-    assert await store.conversations.get("d", None) is not None
-    assert count(path, "conversations") == 1
-    assert count(path, "items") == 0
+    assert await count(database, "conversations") == 1
+    assert await count(database, "items") == 0
 
 
 @ensureDeferred
@@ -153,14 +162,14 @@ async def test_completions_in_order(store: Store, clock: Clock) -> None:
 
 
 @ensureDeferred
-async def test_the_events_of_a_response_go_with_it(store: Store, path: Path) -> None:
+async def test_the_events_of_a_response_go_with_it(store: Store, database: Database) -> None:
     made = Stored({"id": "a", "output": []}, [], events=b"one")
     assert await store.responses.put(made)
     assert await store.responses.put(Stored({"id": "a", "output": []}, [], events=b"two"))
     assert await store.responses.events("a") == b"two"
     assert await store.responses.events("b") == b""
     assert await store.responses.delete("a")
-    assert count(path, "events") == 0
+    assert await count(database, "events") == 0
 
 
 @ensureDeferred
