@@ -104,6 +104,18 @@ def url(text: str) -> str:
     raise ValueError("an http or https URL without user, password or query")
 
 
+def postgresql(text: str) -> str:
+    """The URL of a PostgreSQL database, without a password."""
+    parts = urlsplit(text)
+    known = parts.scheme in ("postgresql", "postgres") and not re.search(r"\s", text)
+    if known and parts.password is None and "password" not in parts.query:
+        return text
+    raise ValueError(
+        "a URL such as postgresql://user@host/database, without the password: that is read from "
+        "PGPASSWORD or ~/.pgpass"
+    )
+
+
 def host(text: str) -> str:
     """What a Host header may say, in lower case."""
     if re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", text):

@@ -151,6 +151,11 @@ class Settings:
         values.flag,
         default="off",
     )
+    store: str | None = _option(
+        "A PostgreSQL database that several nodes share: responses, conversations and chat "
+        "completions are kept there.",
+        values.postgresql, "URL",
+    )  # fmt: skip
     no_ledger: bool = _option("Keep no record of what each turn used.", values.flag, default="off")
     record: str | None = _option(
         "Keep every exchange in this directory, prompts and answers included.", values.path, "DIR"

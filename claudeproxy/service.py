@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 from twisted.application.service import MultiService
@@ -59,6 +60,9 @@ from claudeproxy.web.recorder import Recorder
 from claudeproxy.web.routes import API
 from claudeproxy.web.site import CONNECTIONS, LimitedSite
 
+if TYPE_CHECKING:  # PostgreSQL is an extra
+    from claudeproxy.store.shared import Shared
+
 SUBSCRIPTION = "subscription"
 """The name of the upstream that the CLI talks to by itself."""
 
@@ -100,7 +104,14 @@ class Claudemax(MultiService):
         self.gate = evolve(gate, pages=AREAS, forms=FORMS)
         self._databases: list[Database] = []
         self._store = self._ledger = None
-        if not settings.no_store:
+        self._shared: Shared | None = None
+        if settings.no_store and settings.store is not None:
+            raise ConfigError("--store has no use with --no-store: leave out one of them")
+        if settings.store is not None:
+            self._shared = _shared(reactor, settings.store)
+            self._databases.append(self._shared.database)
+            self._store = Store(self._shared.database)
+        elif not settings.no_store:
             self._store = Store(self._kept_in(sqlite_store, responses_file(environ), "--no-store"))
         if not settings.no_ledger:
             self._ledger = Ledger(self._kept_in(sqlite_ledger, ledger_file(environ), "--no-ledger"))
@@ -114,6 +125,7 @@ class Claudemax(MultiService):
             self._status,
             self._metrics.scrape,
             store=self._store,
+            shared=self._shared,
             ledger=self._ledger,
             recorder=self._recorder,
         )
@@ -155,6 +167,8 @@ class Claudemax(MultiService):
         super().startService()
         for database in self._databases:
             database.open(self.reactor)
+        if self._shared is not None:
+            self._shared.start()
         self._scratch = Scratch()
         upstream = self._upstream(self._scratch.path)
         self.cli.environment = launch.environment(
@@ -207,6 +221,8 @@ class Claudemax(MultiService):
         stopped = super().stopService()
         if stopped is not None:
             await stopped
+        if self._shared is not None:
+            await self._shared.stop()
         for database in self._databases:
             database.close()
         if self._scratch is not None:
@@ -269,6 +285,24 @@ def _installation(
     except launch.CLIError as error:
         raise ConfigError(f"{error}{launch.instead_of(executable)}") from None
     return Installation(reactor, executable, version, directory)
+
+
+def _shared(reactor: IDaemonReactor, url: str) -> Shared:
+    try:
+        import psycopg
+
+        from claudeproxy.store.migrations import NewerSchema
+        from claudeproxy.store.postgres import PostgreSQL
+        from claudeproxy.store.shared import Shared
+    except ImportError as error:
+        why = f"--store needs what is not installed ({error}): install claudemax[postgres]"
+        raise ConfigError(why) from None
+    try:
+        return Shared(reactor, PostgreSQL(url))
+    except NewerSchema as error:
+        raise ConfigError(f"--store: {error}") from None
+    except psycopg.ProgrammingError:
+        raise ConfigError("--store: PostgreSQL does not understand this URL") from None
 
 
 def _keys(settings: Settings) -> KeysFile | None:

@@ -15,7 +15,7 @@ from .tables import HIS, Bounds, Broom, as_json
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, previous TEXT, response TEXT NOT NULL, input TEXT NOT NULL,
-    size INTEGER NOT NULL, used REAL NOT NULL, key TEXT
+    size INTEGER NOT NULL, used REAL NOT NULL, key TEXT, node TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_use ON responses (used, size);
 CREATE TABLE IF NOT EXISTS events (
@@ -23,7 +23,12 @@ CREATE TABLE IF NOT EXISTS events (
 ) WITHOUT ROWID;
 """
 
-_COLUMNS = ("id", "previous", "response", "input", "size", "used", "key")
+_REPLACED = ", ".join(
+    f"{name} = excluded.{name}"
+    for name in ("previous", "response", "input", "size", "used", "key", "node")
+)
+
+_STORED = "response, input, responses.previous, key, node"
 
 _CHAIN = f"""
 WITH RECURSIVE chain (id, previous, place) AS (
@@ -34,16 +39,27 @@ WITH RECURSIVE chain (id, previous, place) AS (
 """
 
 
+RUNNING = ("queued", "in_progress")
+"""The statuses of a response that is not over."""
+
+
 @frozen
 class Stored:
     """A response with its own input: ``items``, without those of ``previous``. ``key``: the name
-    of the key it was made with; ``events``: those of its stream, if it ran in the background."""
+    of the key it was made with; ``events``: those of its stream, if it ran in the background;
+    ``node``: the id of the one that runs it, where there are several."""
 
     response: Mapping[str, Any]
     items: Sequence[Mapping[str, Any]]
     previous: str | None = None
     key: str | None = None
     events: bytes = b""
+    node: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it is stored as one that is not over."""
+        return self.response.get("status") in RUNNING
 
     @property
     def id(self) -> str:
@@ -73,8 +89,7 @@ class ResponseTable:
 
     def put(self, stored: Stored) -> Deferred[bool]:
         """Store a response, in place of what is there of it. Whether there is room for it."""
-        replaced = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
-        return self._database.run(self._put, stored, f"UPDATE SET {replaced}")
+        return self._database.run(self._put, stored, f"UPDATE SET {_REPLACED}")
 
     def get(self, ident: str, key: str | None = None) -> Deferred[Stored | None]:
         """A response by its id."""
@@ -100,12 +115,21 @@ class ResponseTable:
         if size > self._bounds.max_bytes:
             return False
         now = self._now()
-        values = (stored.id, stored.previous, response, items, size, now, stored.key)
+        values = {
+            "id": stored.id,
+            "previous": stored.previous,
+            "response": response,
+            "input": items,
+            "size": size,
+            "used": now,
+            "key": stored.key,
+            "node": stored.node,
+        }
         cursor.execute(
-            f"INSERT INTO responses ({', '.join(_COLUMNS)})"
-            f" VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
+            f"INSERT INTO responses ({', '.join(values)})"
+            f" VALUES ({', '.join(f':{name}' for name in values)})"
             f" ON CONFLICT (id) DO {otherwise}",
-            dict(zip(_COLUMNS, values, strict=True)),
+            values,
         )
         if stored.events:
             cursor.execute(
@@ -122,8 +146,7 @@ class ResponseTable:
 
     def _get(self, cursor: Cursor, ident: str, key: str | None) -> Stored | None:
         cursor.execute(
-            "SELECT response, input, previous, key FROM responses"
-            f" WHERE id = :id AND {HIS} AND used >= :since",
+            f"SELECT {_STORED} FROM responses WHERE id = :id AND {HIS} AND used >= :since",
             {"id": ident, "key": key, "since": self._now() - self._bounds.max_age},
         )
         return next(map(_stored, cursor.fetchall()), None)
@@ -131,8 +154,7 @@ class ResponseTable:
     def _chain(self, cursor: Cursor, ident: str, key: str | None) -> list[Stored] | None:
         wanted = {"id": ident, "key": key, "now": self._now()}
         cursor.execute(
-            f"{_CHAIN} SELECT response, input, r.previous, key FROM responses r"
-            " JOIN chain USING (id) ORDER BY place DESC",
+            f"{_CHAIN} SELECT {_STORED} FROM responses JOIN chain USING (id) ORDER BY place DESC",
             wanted,
         )
         found = list(map(_stored, cursor.fetchall()))
@@ -149,6 +171,6 @@ class ResponseTable:
         return bool(cursor.rowcount)
 
 
-def _stored(row: tuple[str, str, str | None, str | None]) -> Stored:
-    response, items, previous, key = row
-    return Stored(json.loads(response), json.loads(items), previous, key)
+def _stored(row: tuple[str, str, str | None, str | None, str | None]) -> Stored:
+    response, items, previous, key, node = row
+    return Stored(json.loads(response), json.loads(items), previous, key, node=node)

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure as Reason
 from twisted.web.server import Request
 
 from claudeproxy.dialects.responses import Responses
 from claudeproxy.dialects.responses_stream import ResponsesStream, unstored
 from claudeproxy.messages import Event, Failure, Finished
+from claudeproxy.store.database import StoreLost
 from claudeproxy.store.responses import ResponseTable, Stored
 
 from .access_log import Facts, facts
+from .conversations import Release
+from .elsewhere import CANCEL, DELETE, OVER
 from .event_log import EventLog
 from .handler import Asker, Keep, TurnHandler
 from .json_replies import request_id
 from .keeping import in_time
-from .stored_responses import RUNNING
+
+if TYPE_CHECKING:  # PostgreSQL is an extra
+    from claudeproxy.store.shared import Shared
 
 UNSTORED = 16
 """Responses that are over and could not be stored: so many are kept in memory."""
 
-LOST = {
-    "code": "server_error",
-    "message": "the daemon that ran this response has ended, or could not store how it ended",
-}
-"""The error of a response that is stored as running, and does not run."""
-
 
 @define(eq=False)
 class Running:
-    """A background response. ``keep``: adds it to its conversation; ``release``: lets the next one
-    of that begin.
+    """A background response. ``keep``: adds it to its conversation, where the next one may begin
+    after ``release``.
 
     It has ``begun`` (fires) once it is stored, with whether it is. ``ended`` fires with the last
     of its events, which its ``log`` has once it is stored how it ended. ``there``: whether it is.
@@ -46,7 +46,7 @@ class Running:
     parsed: Responses
     stream: ResponsesStream
     keep: Keep | None
-    release: Callable[[], object]
+    release: Release
     log: EventLog = field(factory=EventLog)
     begun: Deferred[bool] = field(factory=Deferred)
     ended: Deferred[bytes] = field(factory=Deferred)
@@ -72,14 +72,25 @@ class Background:
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorTime, handler: TurnHandler, store: ResponseTable) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        handler: TurnHandler,
+        store: ResponseTable,
+        shared: Shared | None,
+    ) -> None:
+        """``shared``: what other nodes are told, and may ask by; ``None`` without any."""
         self._reactor = reactor
         self._handler = handler
         self._store = store
+        self._shared = shared
         self._responses: dict[str, Running] = {}
+        if shared is not None:
+            shared.news.heard.append(self._asked)
+            shared.database.on_back.append(self._store_again)
 
     def start(
-        self, request: Request, parsed: Responses, keep: Keep | None, release: Callable[[], object]
+        self, request: Request, parsed: Responses, keep: Keep | None, release: Release
     ) -> Running:
         """Ask for a response.
 
@@ -126,12 +137,15 @@ class Background:
             assert group is not None
             group.cancel()
 
-    async def delete(self, ident: str) -> None:
-        """End a response, and forget it."""
-        running = self._responses.pop(ident)
+    async def delete(self, running: Running) -> None:
+        """End a response, and delete it."""
+        ident = str(running.stream.response["id"])
         running.deleted = True
         self.cancel(running)
         await running.log.whole()
+        await self._store.delete(ident)
+        self._forget(ident, True)
+        self._tell_over(ident)
 
     async def settled(self) -> None:
         """Those that have ended are stored, or cannot be."""
@@ -156,22 +170,22 @@ class Background:
         told, what = running.asker.told, "a background response"
         assert told.group is not None
         told.group.done.addBoth(lambda _: self.cancel(running))
-        there = await in_time(self._reactor, self._store.begin(running.stored()), what)
-        running.begun.callback(there)
+        node = None if self._shared is None else self._shared.node
+        begun = evolve(running.stored(), node=node)
+        running.begun.callback(await in_time(self._reactor, self._store.begin(begun), what))
         last = await running.ended
         if not running.deleted:
-            stored = running.stored(b"".join([*running.log.events, last]))
-            putting = in_time(self._reactor, self._store.put(stored), what)
-            if running.keep is not None and stored.response["status"] in (
-                "completed",
-                "incomplete",
-            ):
+            whole = running.stored(b"".join([*running.log.events, last]))
+            putting = in_time(self._reactor, self._store.put(whole), what)
+            if running.keep is not None and running.stream.status in ("completed", "incomplete"):
                 await running.keep(running.stream.response)
             running.there = await putting
-        running.release()
+        await running.release()
         running.log.add(last if running.there else unstored(last))
         running.log.end()
-        self._forget(ident, running.there)
+        if not running.deleted:
+            self._forget(ident, running.there)
+            self._tell_over(ident)
         await told.group.done
         told.placement = told.group.placement
         sent = sum(map(len, running.log.events))
@@ -185,9 +199,34 @@ class Background:
         for name in over[:-UNSTORED]:
             del self._responses[name]
 
+    # -- other nodes --
 
-def as_told(response: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A stored ``response`` that does not run here: one that seems to run is lost."""
-    if response["status"] not in RUNNING:
-        return response
-    return {**response, "status": "failed", "error": LOST}
+    def _asked(self, kind: str, what: dict[str, Any]) -> None:
+        running = self._responses.get(what.get("id", ""))
+        if running is not None and kind == CANCEL:
+            self.cancel(running)
+        elif running is not None and kind == DELETE:
+            ensureDeferred(self.delete(running)).addErrback(self._failed)
+
+    def _failed(self, why: Reason) -> None:
+        if not why.check(StoreLost):  # it is done once that is back
+            self.log.failure("a background response", why)
+
+    def _tell_over(self, ident: str) -> None:
+        if self._shared is not None:
+            self._shared.news.tell(OVER, {"id": ident})
+
+    def _store_again(self) -> None:
+        """The store is back: what could not be stored can be now, and others believe that it still
+        runs."""
+        for ident, running in list(self._responses.items()):
+            ensureDeferred(self._again(ident, running)).addErrback(self._failed)
+
+    async def _again(self, ident: str, running: Running) -> None:
+        if running.deleted:
+            await self.delete(running)
+        elif running.log.ended:
+            whole = running.stored(b"".join(running.log.events))
+            putting = self._store.put(whole)
+            self._forget(ident, await in_time(self._reactor, putting, "a background response"))
+            self._tell_over(ident)

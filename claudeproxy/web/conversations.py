@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
@@ -22,8 +23,15 @@ from claudeproxy.store.store import Store
 from .access_log import facts
 from .bodies import read_json
 from .json_replies import reply
-from .keeping import in_time
+from .keeping import in_time, shielded
 from .routing import below_v1, make_app, queried
+
+if TYPE_CHECKING:  # PostgreSQL is an extra
+    from claudeproxy.store.leases import Leases
+
+Release = Callable[[], Deferred[None]]
+"""Lets the next response of a conversation begin, on any node once it fires. Never fails, and may
+be called again."""
 
 _app = make_app()
 _ONE = "/conversations/<ident>"
@@ -115,24 +123,46 @@ class Conversing:
     """Which conversations a response belongs to that is not complete yet: each has one at a
     time."""
 
-    def __init__(self, reactor: IReactorTime, store: ConversationTable) -> None:
+    def __init__(
+        self, reactor: IReactorTime, store: ConversationTable, leases: Leases | None
+    ) -> None:
+        """``leases``: those of this node, where there are several."""
         self._reactor = reactor
         self._store = store
-        self._busy: set[tuple[str, str | None]] = set()
+        self._leases = leases
+        self._busy: set[str] = set()
 
-    def begin(self, ident: str, key: str | None) -> Callable[[], None]:
+    async def begin(self, ident: str, key: str | None) -> Release:
         """A response of a conversation begins; its end is to be called.
 
         :raises FailureError: 409, when there is another one.
+        :raises StoreLost: when nobody knows.
         """
-        if (ident, key) in self._busy:
-            why = f"another response of the conversation {ident[:100]!r} is not complete yet"
-            failure = Failure(
-                Kind.INVALID, why, 409, param="conversation", code="conversation_locked"
-            )
-            raise FailureError(failure)
-        self._busy.add((ident, key))
-        return lambda: self._busy.discard((ident, key))
+        # A name of any length, which is the client's, becomes one that may be told to anybody.
+        name = "conversation " + sha256(f"{key or ''}\0{ident}".encode()).hexdigest()
+        if name in self._busy:
+            raise _locked(ident)
+        self._busy.add(name)
+
+        def release(_: Any = None) -> Deferred[None]:
+            if name not in held:
+                return succeed(None)
+            held.remove(name)
+            self._busy.remove(name)
+            return succeed(None) if self._leases is None else self._leases.release([name])
+
+        held = {name}
+        if self._leases is not None:
+            taking = self._leases.take([name])
+            try:
+                taken = await shielded(taking)
+            except BaseException:
+                taking.addBoth(release)
+                raise
+            if taken:
+                release()
+                raise _locked(ident)
+        return release
 
     def keep(
         self,
@@ -140,13 +170,22 @@ class Conversing:
         response: Mapping[str, Any],
         items: Sequence[Mapping[str, Any]],
         key: str | None,
+        release: Release,
     ) -> Deferred[bool]:
-        """Add a complete ``response`` and its own input ``items`` to a conversation. Whether they
-        are, see :func:`~.keeping.in_time`."""
+        """Add a complete ``response`` and its own input ``items`` to a conversation, and let the
+        next one begin. Whether they are added, see :func:`~.keeping.in_time`."""
         said = dialect.own_items(response["id"].removeprefix("resp_"), items)
         added = self._store.add(ident, [*said, *response["output"]], key)
+        added.addBoth(lambda there: release().addCallback(lambda _: there))
         what, full = "a response of a conversation", "that is full or deleted"
         return in_time(self._reactor, added, what, full)
+
+
+def _locked(ident: str) -> FailureError:
+    why = f"another response of the conversation {ident[:100]!r} is not complete yet"
+    return FailureError(
+        Failure(Kind.INVALID, why, 409, param="conversation", code="conversation_locked")
+    )
 
 
 def _there(found: Any, ident: str) -> Any:

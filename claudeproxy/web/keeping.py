@@ -27,6 +27,13 @@ LOST = Failure(
 _log = Logger()
 
 
+def shielded(waiting: Deferred[Any]) -> Deferred[Any]:
+    """Fires as ``waiting`` does, which goes on when nobody waits for it any more."""
+    told: Deferred[Any] = Deferred()
+    waiting.addBoth(told.callback)
+    return told
+
+
 def in_time(
     reactor: IReactorTime,
     putting: Deferred[Any],

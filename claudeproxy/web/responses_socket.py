@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from claudeproxy.store.database import StoreLost
 
 from .access_log import Facts
 from .bodies import parse_json
+from .conversations import Release
 from .fairness import TimeSlice
 from .handler import Asker, Keep, TurnHandler
 from .json_replies import Collected, failure_headers
@@ -42,7 +43,7 @@ _METHOD = b"WS"
 class API(Protocol):
     """What is needed of the Responses API; see there."""
 
-    def begin(self, body: Any, key: str | None) -> Callable[[], object]:
+    async def begin(self, body: Any, key: str | None) -> Release:
         """A response begins."""
 
     def past(self, body: Any, key: str | None) -> Awaitable[Past | None]:
@@ -51,7 +52,7 @@ class API(Protocol):
     def read(self, body: Any, request_id: str, past: Past | None) -> Responses:
         """A body, read."""
 
-    def keep(self, parsed: Responses, key: str | None) -> Keep | None:
+    def keep(self, parsed: Responses, key: str | None, release: Release) -> Keep | None:
         """What keeps the response."""
 
 
@@ -150,18 +151,18 @@ class ResponsesSocket:
     async def _serve(self, asker: Asker, text: str) -> None:
         told, before, left = asker.told, self._socket.sent, False
         status, previous = 200, None
-        release: Callable[[], object] = _nothing
+        release: Release | None = None
         try:
             time_slice = TimeSlice(self._reactor)
             body = self._body(asker, text)
             await time_slice.give_way()
             previous = body.get("previous_response_id")
-            release = self._api.begin(body, told.key)
+            release = await self._api.begin(body, told.key)
             parsed = self._api.read(body, asker.ident, await self._past(body, told.key))
             await time_slice.give_way()
             if parsed.background:
                 raise FailureError.invalid("background: not over a WebSocket", "background")
-            keep = self._api.keep(parsed, told.key)
+            keep = self._api.keep(parsed, told.key, release)
             if body.get("generate") is False:
                 if keep is not None:
                     await keep(parsed.envelope.response("completed"))
@@ -181,7 +182,8 @@ class ResponsesSocket:
             left = True
             raise
         finally:
-            release()
+            if release is not None:
+                release()
             if told.failure is not None:
                 status = refusal(told.failure)[0]
                 if self._last is not None and self._last.ident == previous:
@@ -279,7 +281,3 @@ class ResponsesSocket:
             told["headers"] = headers
         error["code"] = error["code"] or error["type"]
         self._socket.send(json.dumps({**told, **body}))
-
-
-def _nothing() -> None:
-    """There is nothing to release."""

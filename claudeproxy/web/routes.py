@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
@@ -39,6 +39,9 @@ from .resource import APIResource
 from .responses import ResponsesAPI
 from .routing import below_v1, make_app
 
+if TYPE_CHECKING:  # PostgreSQL is an extra
+    from claudeproxy.store.shared import Shared
+
 Read = Callable[[Any, str, int], ParsedBody]
 """A dialect's function to read a body; see :class:`~claudeproxy.dialects.shapes.ParsedBody`."""
 
@@ -66,11 +69,13 @@ class API:
         metrics: Metrics,
         *,
         store: Store | None = None,
+        shared: Shared | None = None,
         ledger: Ledger | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         """``metrics``: what ``/metrics`` says. Responses are kept in ``store``, turns in
-        ``ledger``, whole exchanges by ``recorder``; nowhere where that is ``None``."""
+        ``ledger``, whole exchanges by ``recorder``; nowhere where that is ``None``. ``shared``:
+        what this node has together with others that use the same store."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
@@ -86,7 +91,7 @@ class API:
         self.journal.observers.append(self.quotas.heard)
         self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
         self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
-        self._responses = ResponsesAPI(reactor, engine, self._handler, store)
+        self._responses = ResponsesAPI(reactor, engine, self._handler, store, shared)
         self._conversations = ConversationsAPI(store)
         self._chat = ChatAPI(reactor, self._handler, store)
 

@@ -90,7 +90,7 @@ async def test_a_restart_loses_what_runs_and_says_so(tmp_path: Path) -> None:
             "the daemon is stopping",
         )
         file.execute("DELETE FROM responses")
-        file.execute(f"INSERT INTO responses VALUES ({', '.join('?' * 7)})", as_killed)
+        file.execute(f"INSERT INTO responses VALUES ({', '.join('?' * len(as_killed))})", as_killed)
         file.commit()
     daemon = await start_daemon(tmp_path / "home", claude=cli)
     try:

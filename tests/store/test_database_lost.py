@@ -95,7 +95,7 @@ async def test_calls_under_way_fail_and_those_after_them_too(
     outcomes: list[Any] = []
     for call in (*calls, *waiting):
         call.addBoth(outcomes.append)
-    await until(lambda: "4" == postgres.execute(SLEEPING))
+    await until(lambda: postgres.execute(SLEEPING) == "4")
     postgres.kill()
     await until(lambda: len(outcomes) == 24, 5)
     assert all(outcome.check(StoreLost) for outcome in outcomes)
