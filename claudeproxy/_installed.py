@@ -15,10 +15,10 @@ from attrs import frozen
 @frozen
 class Installer:
     """What its user would type, with ``{plain}`` for claudemax, ``{cli}`` for claudemax with a CLI
-    of its own, ``{otel}`` with OpenTelemetry and ``{both}`` with the two."""
+    of its own, ``{extra}`` with one that is named and ``{both}`` with that and the CLI."""
 
     _add_cli: str
-    _add_otel: str
+    _add: str
     _update: str
     _update_cli: str
 
@@ -30,7 +30,12 @@ class Installer:
     @property
     def add_otel(self) -> str:
         """Adds OpenTelemetry to it."""
-        return _filled(self._add_otel)
+        return _filled(self._add, "otel")
+
+    @property
+    def add_postgres(self) -> str:
+        """Adds the driver of PostgreSQL to it."""
+        return _filled(self._add, "postgres")
 
     @property
     def update(self) -> str:
@@ -45,14 +50,14 @@ class Installer:
 
 PIP = Installer(
     "pip install '{cli}'",
-    "pip install '{otel}'",
+    "pip install '{extra}'",
     "pip install --upgrade '{plain}'",
     "pip install --upgrade claude-agent-sdk",
 )
 # Its `upgrade` leaves the packages alone that are new enough for claudemax.
 PIPX = Installer(
     "pipx install --force '{cli}'",
-    "pipx runpip claudemax install '{otel}'",
+    "pipx runpip claudemax install '{extra}'",
     "pipx upgrade claudemax",
     "pipx runpip claudemax install --upgrade claude-agent-sdk",
 )
@@ -66,12 +71,12 @@ _UVX = "uvx --refresh --from '{cli}' claudemax"
 UVX = Installer(_UVX, "uvx --from '{both}' claudemax", _UVX, _UVX)
 
 
-def _filled(command: str) -> str:
+def _filled(command: str, extra: str = "") -> str:
     return command.format(
         plain=own_requirement(),
         cli=own_requirement("[cli]"),
-        otel=own_requirement("[otel]"),
-        both=own_requirement("[cli,otel]"),
+        extra=own_requirement(f"[{extra}]"),
+        both=own_requirement(f"[cli,{extra}]"),
     )
 
 

@@ -104,16 +104,19 @@ def url(text: str) -> str:
     raise ValueError("an http or https URL without user, password or query")
 
 
-def postgresql(text: str) -> str:
-    """The URL of a PostgreSQL database, without a password."""
-    parts = urlsplit(text)
-    known = parts.scheme in ("postgresql", "postgres") and not re.search(r"\s", text)
-    if known and parts.password is None and "password" not in parts.query:
+def database(text: str) -> str:
+    """The URL of a PostgreSQL database, as libpq takes it."""
+    if re.fullmatch(r"postgres(ql)?://\S*", text):
         return text
     raise ValueError(
-        "a URL such as postgresql://user@host/database, without the password: that is read from "
-        "PGPASSWORD or ~/.pgpass"
+        "a URL such as postgresql://user@host/database, the password in PGPASSWORD or ~/.pgpass"
     )
+
+
+def without_password(text: str) -> str:
+    """The same URL, fit to be shown."""
+    text = re.sub(r"(?<=://)([^/?#]*?):[^/?#]*@", r"\1:***@", text)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "***", text)
 
 
 def host(text: str) -> str:

@@ -62,7 +62,9 @@ def _option(
     if repeatable:
         value = () if default is None else (value,)
     option = Option(help, parse, unit, unset if default is None else default, repeatable)
-    return attrs.field(default=value, metadata={"option": option})
+    hides = values.without_password if parse is values.database else None
+    shown = True if hides is None else lambda value: repr(value and hides(value))
+    return attrs.field(default=value, repr=shown, metadata={"option": option})
 
 
 @attrs.frozen(kw_only=True)
@@ -146,16 +148,16 @@ class Settings:
         "Do not ask once more for an answer that breaks its JSON schema.",
         values.flag, default="off",
     )  # fmt: skip
+    store: str | None = _option(
+        "A PostgreSQL database that several nodes share for what they store and record; the "
+        "password in PGPASSWORD or ~/.pgpass.",
+        values.database, "URL", unset="the files of this user",
+    )  # fmt: skip
     no_store: bool = _option(
-        "Keep no responses, conversations and chat completions on disk.",
+        "Keep no responses, conversations and chat completions.",
         values.flag,
         default="off",
     )
-    store: str | None = _option(
-        "A PostgreSQL database that several nodes share: responses, conversations and chat "
-        "completions are kept there.",
-        values.postgresql, "URL",
-    )  # fmt: skip
     no_ledger: bool = _option("Keep no record of what each turn used.", values.flag, default="off")
     record: str | None = _option(
         "Keep every exchange in this directory, prompts and answers included.", values.path, "DIR"
@@ -196,6 +198,8 @@ def _written(value: Any, option: Option) -> str:
         return option.default
     if option.is_flag:
         return "on" if value else "off"
+    if option.parse is values.database:
+        return values.without_password(value)
     if option.parse is values.share:
         return ", ".join(f"{name}={share * 100:g}" for name, share in value)
     if option.parse is values.alias:
@@ -314,6 +318,6 @@ def _parsed(option: Option, raw: Any, source: str) -> Any:
             return option.parse(text)
         raise ValueError("a single value")
     except ValueError as error:
-        # Before an @ there may be a password.
-        got = "" if "@" in text else f' (got "{text}")'
+        # Before an @ there may be a password, or in a parameter.
+        got = "" if "@" in text or "password" in text else f' (got "{text}")'
         raise ConfigError(f"{source}: must be {error}{got}") from None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
 
 from attrs import evolve
 from twisted.application.service import MultiService
@@ -29,26 +28,20 @@ from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
-from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.keeping import Files, Shared
 from claudeproxy.options import ConfigError, Settings, written
 from claudeproxy.page.routes import AREAS, FORMS, Page
 from claudeproxy.page.settings import Setting
 from claudeproxy.page.snapshot import Sources
 from claudeproxy.selftest.trial import Trial
 from claudeproxy.state import (
-    ELSEWHERE,
     QuotaFile,
     Scratch,
     StateError,
     directory,
-    ledger_file,
     recordings,
-    responses_file,
     working_directory,
 )
-from claudeproxy.store.database import Database
-from claudeproxy.store.sqlite import SQLite
-from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.telemetry.labels import ModelLabels
 from claudeproxy.telemetry.metrics import Metrics
 from claudeproxy.telemetry.present import Build, KeyQuota
@@ -59,9 +52,6 @@ from claudeproxy.web.pages import Status
 from claudeproxy.web.recorder import Recorder
 from claudeproxy.web.routes import API
 from claudeproxy.web.site import CONNECTIONS, LimitedSite
-
-if TYPE_CHECKING:  # PostgreSQL is an extra
-    from claudeproxy.store.shared import Shared
 
 SUBSCRIPTION = "subscription"
 """The name of the upstream that the CLI talks to by itself."""
@@ -102,19 +92,14 @@ class Claudemax(MultiService):
             settings.allow_host, settings.allow_origin, settings.max_body, _keys(settings)
         )
         self.gate = evolve(gate, pages=AREAS, forms=FORMS)
-        self._databases: list[Database] = []
-        self._store = self._ledger = None
-        self._shared: Shared | None = None
-        if settings.no_store and settings.store is not None:
-            raise ConfigError("--store has no use with --no-store: leave out one of them")
-        if settings.store is not None:
-            self._shared = _shared(reactor, settings.store)
-            self._databases.append(self._shared.database)
-            self._store = Store(self._shared.database)
-        elif not settings.no_store:
-            self._store = Store(self._kept_in(sqlite_store, responses_file(environ), "--no-store"))
-        if not settings.no_ledger:
-            self._ledger = Ledger(self._kept_in(sqlite_ledger, ledger_file(environ), "--no-ledger"))
+        self.node = f"{socket.gethostname()}-{secrets.token_hex(3)}"
+        """Which daemon this is, of those that are and were."""
+        self._kept: Files | Shared
+        if settings.store is None:
+            self._kept = Files(settings, environ)
+        else:
+            self._kept = Shared(reactor, settings, self.node)
+        self._ledger = self._kept.ledger
         self._recorder = _recorder(reactor, settings)
         models = ModelLabels(self.engine.catalogue)
         self._metrics = Metrics(reactor, self.engine, models, self._build, self._key_quotas)
@@ -124,8 +109,8 @@ class Claudemax(MultiService):
             self.gate,
             self._status,
             self._metrics.scrape,
-            store=self._store,
-            shared=self._shared,
+            store=self._kept.store,
+            shared=self._kept if isinstance(self._kept, Shared) else None,
             ledger=self._ledger,
             recorder=self._recorder,
         )
@@ -142,15 +127,6 @@ class Claudemax(MultiService):
         connections = CONNECTIONS + 2 * (settings.concurrency + settings.queue)
         self.site = LimitedSite(reactor, self.resource, self.gate, api.refused, connections)
 
-    def _kept_in(self, make: Callable[[Path], SQLite], path: Path, without: str) -> Database:
-        try:
-            database = make(path)
-        except (OSError, sqlite3.Error) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
-        self._databases.append(database)
-        return database
-
     def _trace(self, endpoint: str, models: ModelLabels) -> None:
         try:
             # Only where it is asked for: it is an extra, and takes memory.
@@ -165,10 +141,7 @@ class Claudemax(MultiService):
     def startService(self) -> None:
         """Start the upstream that was asked for, then the warm processes."""
         super().startService()
-        for database in self._databases:
-            database.open(self.reactor)
-        if self._shared is not None:
-            self._shared.start()
+        self._kept.start(self.reactor)
         self._scratch = Scratch()
         upstream = self._upstream(self._scratch.path)
         self.cli.environment = launch.environment(
@@ -221,10 +194,7 @@ class Claudemax(MultiService):
         stopped = super().stopService()
         if stopped is not None:
             await stopped
-        if self._shared is not None:
-            await self._shared.stop()
-        for database in self._databases:
-            database.close()
+        await self._kept.stop()
         if self._scratch is not None:
             self._scratch.remove()
 
@@ -236,10 +206,19 @@ class Claudemax(MultiService):
 
     def _status(self) -> Status:
         recording = self._recorder is not None
-        return Status(self.cli.version, self._upstream_name, self._trial.lost, recording)
+        return Status(
+            self.cli.version,
+            self._upstream_name,
+            self._trial.lost,
+            recording,
+            self.node,
+            self._kept.state(),
+        )
 
     def _build(self) -> Build:
-        return Build(__version__, self.cli.version, len(self._trial.lost))
+        lost = len(self._trial.lost)
+        up = self._kept.state().lost_since is None
+        return Build(__version__, self.cli.version, lost, up)
 
     def _key_quotas(self) -> Iterator[KeyQuota]:
         keys = self.gate.keys
@@ -285,24 +264,6 @@ def _installation(
     except launch.CLIError as error:
         raise ConfigError(f"{error}{launch.instead_of(executable)}") from None
     return Installation(reactor, executable, version, directory)
-
-
-def _shared(reactor: IDaemonReactor, url: str) -> Shared:
-    try:
-        import psycopg
-
-        from claudeproxy.store.migrations import NewerSchema
-        from claudeproxy.store.postgres import PostgreSQL
-        from claudeproxy.store.shared import Shared
-    except ImportError as error:
-        why = f"--store needs what is not installed ({error}): install claudemax[postgres]"
-        raise ConfigError(why) from None
-    try:
-        return Shared(reactor, PostgreSQL(url))
-    except NewerSchema as error:
-        raise ConfigError(f"--store: {error}") from None
-    except psycopg.ProgrammingError:
-        raise ConfigError("--store: PostgreSQL does not understand this URL") from None
 
 
 def _keys(settings: Settings) -> KeysFile | None:

@@ -66,6 +66,7 @@ def test_defaults() -> None:
         "reserve": (),
         "plain_tool_names": False,
         "no_repair": False,
+        "store": None,
         "no_store": False,
         "no_ledger": False,
         "record": None,
@@ -500,3 +501,27 @@ def test_settings_as_one_writes_them() -> None:
         ("2.5", True), ("on", True), ("1000000", True),
     )  # fmt: skip
     assert "upstr3am" not in str(told)
+
+
+SECRET = "postgresql://me:a-secret@db.lan,db2.lan:5433/claudemax?sslmode=require&password=a-secret"
+
+
+def test_the_password_of_the_store_is_never_told() -> None:
+    found = settings({"store": SECRET})
+    assert found.store == SECRET
+    told = {name: value for name, _, value, _ in written(found)}
+    assert told["store"] == (
+        "postgresql://me:***@db.lan,db2.lan:5433/claudemax?sslmode=require&password=***"
+    )
+    assert "a-secret" not in repr(found)
+    for url in (
+        "mysql://me:a-secret@h/d",
+        "host=h password=a-secret",
+        "postgresql://me:a secret@h",
+    ):
+        why = refusal({"store": url})
+        assert why.startswith("--store: must be a URL such as postgresql://user@host/database")
+        assert "secret" not in why
+    assert (
+        settings({"store": "postgresql:///d?host=/run/pg"}).store == "postgresql:///d?host=/run/pg"
+    )

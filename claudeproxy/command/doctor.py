@@ -17,7 +17,7 @@ from twisted.python.failure import Failure as Reason
 
 from claudeproxy.selftest.run import Report, run
 
-from . import checks_cli, checks_machine
+from . import checks_cli, checks_machine, checks_store
 from .case import Case, Check
 from .findings import Finding, failed
 from .terminal import console, progress
@@ -35,6 +35,7 @@ CHECKS: dict[str, Check] = {
     "keys": checks_machine.keys,
     "service": checks_machine.service,
     "state directory": checks_machine.state_directory,
+    "store": checks_store.store,
     "memory": checks_machine.memory,
     "other sessions": checks_machine.sessions,
     "network": checks_machine.network,

@@ -82,6 +82,8 @@ class _Taken(Exception):
 
 def _take(cursor: Cursor, node: str, names: list[str]) -> bool:
     was_alive = seen(cursor, node)
+    # One at a time: a statement that had to wait for another's row would not see its node.
+    cursor.execute("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE")
     taken = set()
     for name in names:
         cursor.execute(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from ._psycopg import Connection
+from .connection import Connection
 
 SCHEMA = "claudemax"
 """The schema that all tables are in: the database may be shared with other programs."""
@@ -45,7 +45,7 @@ def migrate(connection: Connection) -> None:
             # Of the transaction, not of the session: pgbouncer gives that to somebody else.
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             for number, statements in _missing(cursor, known):
-                if number == 1 and not _has(cursor, "to_regnamespace", SCHEMA):
+                if number == 1 and not _there(cursor, "pg_namespace WHERE nspname = %s"):
                     cursor.execute(f"CREATE SCHEMA {SCHEMA}")
                 cursor.execute(f"SET LOCAL search_path TO {SCHEMA}")
                 cursor.execute(statements.encode())
@@ -64,13 +64,14 @@ def _missing(cursor: Any, known: list[tuple[int, str]]) -> list[tuple[int, str]]
 
 def version(cursor: Any) -> int:
     """That of the tables that are there; 0 without any."""
-    if not _has(cursor, "to_regclass", f"{SCHEMA}.schema_version"):
+    if not _there(cursor, "pg_tables WHERE schemaname = %s AND tablename = 'schema_version'"):
         return 0
     cursor.execute(f"SELECT coalesce(max(version), 0) FROM {SCHEMA}.schema_version")
     found: int = cursor.fetchone()[0]
     return found
 
 
-def _has(cursor: Any, lookup: str, name: str) -> bool:
-    cursor.execute(f"SELECT {lookup}(%s) IS NOT NULL", (name,))
+def _there(cursor: Any, what: str) -> bool:
+    # to_regclass() may not know yet what another session has just created.
+    cursor.execute(f"SELECT EXISTS (SELECT 1 FROM pg_catalog.{what})".encode(), (SCHEMA,))
     return bool(cursor.fetchone()[0])

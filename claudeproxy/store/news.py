@@ -7,6 +7,7 @@ session of its own: behind a pgbouncer that gives out transactions, nothing is h
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._psycopg import Connection
+from .connection import Connection
 from .database import Cursor, StoreLost
 from .postgres import RETRY, PostgreSQL
 
@@ -91,7 +92,8 @@ class News:
             connection.close()
             return
         self._connection = connection
-        self._number = connection.fileno()
+        # libpq closes its own when the server is gone, and the reactor would not let go of it.
+        self._number = os.dup(connection.fileno())
         self._reactor.addReader(self)
         for observer in list(self.on_back):
             observer()
@@ -112,6 +114,7 @@ class News:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._reactor.removeReader(self)
+            os.close(self._number)
             connection.close()
         return connection is not None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -30,11 +28,6 @@ FORGOTTEN = 24 * 3600
 def alive(seconds: int = DEAD) -> str:
     """A condition in SQL: whether a row of ``nodes`` has been seen within ``seconds``."""
     return f"nodes.seen > clock_timestamp() - INTERVAL '{seconds} seconds'"
-
-
-def new_id() -> str:
-    """The host's name, and what tells this run from others on it."""
-    return f"{socket.gethostname()}-{secrets.token_hex(3)}"
 
 
 class Nodes:

@@ -25,7 +25,7 @@ from twisted.python.threadpool import ThreadPool
 
 from claudeproxy._reactor import IDaemonReactor
 
-from ._psycopg import STATEMENT, Connection, Silent, connect, parameters, reason
+from .connection import STATEMENT, Connection, Silent, connect, parameters, reason
 from .database import StoreLost
 from .migrations import SCHEMA, NewerSchema, migrate
 
@@ -80,6 +80,7 @@ class PostgreSQL:
         self._reactor: Any = None
         self._threads: ThreadPool | None = None
         self._attempt: Any = None
+        self._at_exit: Any = None
         try:
             self._connect().close()  # whoever opens it may be another process
         except psycopg.Error as error:
@@ -89,13 +90,19 @@ class PostgreSQL:
         self._reactor = reactor
         self._threads = ThreadPool(0, CONNECTIONS, "store")
         self._threads.start()
+        # Threads that are left over keep the process from ending.
+        self._at_exit = reactor.addSystemEventTrigger("during", "shutdown", self._end)
         if self.lost_since is not None:
             self._attempt = reactor.callLater(RETRY, self._try_again)
 
     def close(self) -> None:
+        if self._threads is not None:
+            self._reactor.removeSystemEventTrigger(self._at_exit)
+            self._end()
+
+    def _end(self) -> None:
         threads, self._threads = self._threads, None
-        if threads is None:
-            return
+        assert threads is not None
         if self._attempt is not None and self._attempt.active():
             self._attempt.cancel()
         threads.stop()
@@ -114,13 +121,8 @@ class PostgreSQL:
         :raises StoreLost: when there is none to be had.
         """
         assert self._threads is not None, "the database is not open"
-
-        def failed(why: Failure) -> Failure:
-            why.trap(psycopg.Error)
-            return Failure(StoreLost(reason(why)))
-
         made = deferToThreadPool(self._reactor, self._threads, self._listen, channel)
-        return made.addErrback(failed)
+        return made.addErrback(self._failed)
 
     def pairs(self, column: str) -> str:
         # JSON may have a NUL in a string, jsonb may not.
@@ -181,8 +183,11 @@ class PostgreSQL:
         return connection
 
     def _listen(self, channel: str) -> Connection:
-        connection = connect(self._parameters)
-        connection.execute(f"LISTEN {channel}".encode())
+        try:
+            connection = connect(self._parameters)
+            connection.execute(f"LISTEN {channel}".encode())
+        except psycopg.Error as error:
+            raise _Gone(reason(error)) from error
         return connection
 
     def _let_go(self) -> None:

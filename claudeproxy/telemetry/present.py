@@ -26,11 +26,12 @@ MOST_WINDOWS = 20
 @frozen
 class Build:
     """``version``: of the daemon; ``lost_facts``: how many facts this version of the CLI no longer
-    keeps to."""
+    keeps to; ``store_up``: whether what is kept can be reached."""
 
     version: str
     cli_version: str
     lost_facts: int = 0
+    store_up: bool = True
 
 
 @frozen
@@ -65,6 +66,7 @@ class Present(Collector):
         about.add_metric((build.version, build.cli_version), 1)
         yield about
         yield _gauge("lost_facts", "Facts this CLI no longer keeps to.", build.lost_facts)
+        yield _gauge("store_up", "Whether the store can be reached.", build.store_up)
         yield from self._turns()
         yield from self._processes()
         yield from self._plan()

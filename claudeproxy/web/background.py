@@ -24,7 +24,7 @@ from .elsewhere import CANCEL, DELETE, OVER
 from .event_log import EventLog
 from .handler import Asker, Keep, TurnHandler
 from .json_replies import request_id
-from .keeping import in_time
+from .storing import in_time
 
 if TYPE_CHECKING:  # PostgreSQL is an extra
     from claudeproxy.store.shared import Shared
@@ -170,7 +170,7 @@ class Background:
         told, what = running.asker.told, "a background response"
         assert told.group is not None
         told.group.done.addBoth(lambda _: self.cancel(running))
-        node = None if self._shared is None else self._shared.node
+        node = None if self._shared is None else self._shared.nodes.node
         begun = evolve(running.stored(), node=node)
         running.begun.callback(await in_time(self._reactor, self._store.begin(begun), what))
         last = await running.ended

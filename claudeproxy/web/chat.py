@@ -24,8 +24,8 @@ from .bodies import read_json
 from .fairness import TimeSlice, no_collector
 from .handler import Keep, TurnHandler
 from .json_replies import reply, request_id
-from .keeping import in_time
 from .routing import below_v1, make_app, queried
+from .storing import in_time
 
 _app = make_app()
 _ALL = "/chat/completions"

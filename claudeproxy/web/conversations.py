@@ -23,8 +23,8 @@ from claudeproxy.store.store import Store
 from .access_log import facts
 from .bodies import read_json
 from .json_replies import reply
-from .keeping import in_time, shielded
 from .routing import below_v1, make_app, queried
+from .storing import in_time, shielded
 
 if TYPE_CHECKING:  # PostgreSQL is an extra
     from claudeproxy.store.leases import Leases
@@ -173,7 +173,7 @@ class Conversing:
         release: Release,
     ) -> Deferred[bool]:
         """Add a complete ``response`` and its own input ``items`` to a conversation, and let the
-        next one begin. Whether they are added, see :func:`~.keeping.in_time`."""
+        next one begin. Whether they are added, see :func:`~.storing.in_time`."""
         said = dialect.own_items(response["id"].removeprefix("resp_"), items)
         added = self._store.add(ident, [*said, *response["output"]], key)
         added.addBoth(lambda there: release().addCallback(lambda _: there))

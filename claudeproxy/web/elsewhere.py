@@ -104,7 +104,7 @@ class Elsewhere:
 
     async def _runs(self, found: Stored) -> bool:
         shared = self._shared
-        if shared is None or found.node is None or found.node == shared.node:
+        if shared is None or found.node is None or found.node == shared.nodes.node:
             return False
         return self._reactor.seconds() < self._doubt or await shared.nodes.is_alive(found.node)
 

@@ -30,9 +30,9 @@ from .event_log import EventLog, Follower
 from .fairness import TimeSlice, no_collector
 from .handler import Keep, TurnHandler
 from .json_replies import refuse, reply, request_id
-from .keeping import LOST, in_time
 from .responses_socket import ResponsesSocket
 from .routing import below_v1, make_app, queried
+from .storing import LOST, in_time
 
 if TYPE_CHECKING:  # PostgreSQL is an extra
     from claudeproxy.store.shared import Shared

@@ -27,7 +27,7 @@ from .conversations import Release
 from .fairness import TimeSlice
 from .handler import Asker, Keep, TurnHandler
 from .json_replies import Collected, failure_headers
-from .keeping import LOST
+from .storing import LOST
 from .websocket import AWAY, WebSocket
 
 LIFETIME = 3600.0

@@ -18,7 +18,7 @@ from claudeproxy.messages import Failure, FailureError, Kind
 from claudeproxy.store.database import StoreLost
 
 from .json_replies import refuse
-from .keeping import LOST
+from .storing import LOST
 
 ROUTES = (
     "/v1/chat/completions",

@@ -121,7 +121,7 @@ async def test_a_full_disk_under_the_store(
     def full(*_: Any) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(daemon.api._store.responses, "_put", full)
+    monkeypatch.setattr(daemon.api._kept.store.responses, "_put", full)
     first = await begin(daemon)
     last = await over(daemon, first.id)
     assert last.status == "completed"

@@ -18,9 +18,11 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
-from claudeproxy.store import _psycopg
+from claudeproxy.store import connection as module
+from claudeproxy.store.completions import StoredCompletion
 from claudeproxy.store.database import Cursor, StoreLost
 from claudeproxy.store.postgres import CONNECTIONS, PostgreSQL, _translated
+from claudeproxy.store.store import Store
 
 AT_ONCE = 0.5
 """Seconds: a moment, on a machine that is busy with other tests."""
@@ -136,7 +138,7 @@ async def test_a_server_that_hangs_is_lost(postgresql: PostgreSQL, postgres: Pos
     with hanging(postgres):
         before = time.monotonic()
         assert "said nothing" in await lost(postgresql)
-        assert time.monotonic() - before < _psycopg.SILENCE + 1
+        assert time.monotonic() - before < module.SILENCE + 1
         before = time.monotonic()
         await lost(postgresql)
         assert time.monotonic() - before < AT_ONCE
@@ -273,6 +275,21 @@ async def test_a_standby_is_left(postgresql: PostgreSQL) -> None:
 
     assert "read-only" in await lost(postgresql, demoted)
     await until(lambda: postgresql.lost_since is None, 5)
+
+
+@ensureDeferred
+async def test_the_log_of_the_server_has_no_content(
+    postgresql: PostgreSQL, postgres: Postgres
+) -> None:
+    put = StoredCompletion({"id": "a", "model": "m"}, {}, [{"content": "what was said"}])
+    table = Store(postgresql).completions
+    await table.put(put, None)
+    with pytest.raises(psycopg.errors.UniqueViolation) as caught:
+        await table.put(put, None)
+    assert "was said" not in str(caught.value)
+    log = postgres.log.read_text()
+    assert "INSERT INTO completions" in log
+    assert "was said" not in log
 
 
 def test_parameters_are_translated_and_casts_are_not() -> None:

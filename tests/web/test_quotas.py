@@ -506,7 +506,7 @@ async def test_a_key_that_is_gone_before_its_turn_begins(
         held.set()
         gone.wait(10)
 
-    kept = daemon.api._store.responses._database.run(hold)
+    kept = daemon.api._kept.store.responses._database.run(hold)
     await until(held.is_set)
     fields = {"model": "opus", "input": "y", "previous_response_id": first["id"]}
     asked = run(daemon.post("/v1/responses", fields, authorization="Bearer app"))

@@ -151,7 +151,7 @@ async def test_a_full_disk(
     def full(*_: Any) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(daemon.api._store.completions, "_put", full)
+    monkeypatch.setattr(daemon.api._kept.store.completions, "_put", full)
     made = await ask(daemon, "Hello")
     await until(lambda: bool(nothing_logged))
     nothing_logged.clear()

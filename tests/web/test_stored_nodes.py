@@ -37,7 +37,7 @@ async def nodes(postgres_url: str, make_daemon: Any, tmp_path: Path) -> Nodes:
         first = await make_daemon(store=postgres_url, claude=claude)
         second = await make_daemon(store=postgres_url, claude=claude)
         for each in (first, second):
-            await until(lambda each=each: len(each.api._shared.nodes.alive))
+            await until(lambda each=each: len(each.api._kept.nodes.alive))
         return first, second
 
     return two
@@ -148,7 +148,7 @@ async def test_a_conversation_has_one_response_at_a_time_on_all_nodes(nodes: Nod
     asking.addErrback(lambda _: None)
     asking.cancel()  # the client leaves
     await until(lambda: second.api.engine.admission.running == 0)
-    await until(lambda: not second.api._shared.leases.held)
+    await until(lambda: not second.api._kept.leases.held)
     await post(first, RESPONSES, body)
     items = await get(second, f"{CONVERSATIONS}/{body['conversation']}/items")
     assert len(items["data"]) == 2 * 5
@@ -170,10 +170,10 @@ async def test_a_conversation_of_a_node_that_is_dead_is_free(
 
 def die(daemon: Daemon, postgres: Postgres, url: str) -> None:
     """To the other nodes, this one is dead: it has said nothing for 20 seconds."""
-    daemon.api._shared.nodes._beating.stop()
+    daemon.api._kept.nodes._beating.stop()
     sql = "UPDATE claudemax.nodes SET seen = seen - INTERVAL '20 seconds' WHERE id = '{}'"
-    postgres.execute(sql.format(daemon.api._shared.node), url.rpartition("/")[2])
-    daemon.api._shared.nodes._beating.start(60.0, now=False)
+    postgres.execute(sql.format(daemon.api.node), url.rpartition("/")[2])
+    daemon.api._kept.nodes._beating.start(60.0, now=False)
 
 
 @ensureDeferred
@@ -222,14 +222,14 @@ async def test_news_that_are_lost_are_told_again(
 ) -> None:
     first, second = await nodes(deltas=200, pause=0.05)
     path = await begin(first)
-    tell, lost = second.api._shared.news.tell, []
+    tell, lost = second.api._kept.news.tell, []
 
     def lossy(kind: str, what: Any) -> None:
         lost.append(kind)
         if len(lost) > 1:
             tell(kind, what)
 
-    monkeypatch.setattr(second.api._shared.news, "tell", lossy)
+    monkeypatch.setattr(second.api._kept.news, "tell", lossy)
     found = await told(await treq.post(f"{second.url}{path}/cancel"))
     assert (found["status"], lost) == ("cancelled", ["response.cancel"] * 2)
 
@@ -239,7 +239,7 @@ async def test_a_node_that_does_not_end_it(nodes: Nodes, monkeypatch: pytest.Mon
     monkeypatch.setattr("claudeproxy.web.elsewhere.PATIENCE", 0.5)
     first, second = await nodes(deltas=200, pause=0.05)
     path = await begin(first)
-    first.api._shared.news.heard.clear()
+    first.api._kept.news.heard.clear()
     for reply in (
         await treq.post(f"{second.url}{path}/cancel"),
         await treq.delete(second.url + path),
@@ -287,7 +287,7 @@ async def test_a_store_that_is_lost_and_back(nodes: Nodes, postgres: Postgres) -
     assert (await get(first, path))["status"] == "completed"
     postgres.start()
     for each in (first, second):
-        await until(lambda each=each: not each.api._store.lost)
+        await until(lambda each=each: not each.api._kept.store.lost)
     assert events(await elsewhere)[-1]["type"] == "response.completed"
     assert (await get(second, path))["status"] == "completed"
     await post(second, RESPONSES, {**ASK, "previous_response_id": path.rpartition("/")[2]})

@@ -57,7 +57,7 @@ class Switch:
 
     def hang(self) -> None:
         self.waits = True
-        self.monkeypatch.setattr("claudeproxy.web.keeping.PATIENCE", 0.2)
+        self.monkeypatch.setattr("claudeproxy.web.storing.PATIENCE", 0.2)
 
     def go_on(self) -> None:
         self.waits = False

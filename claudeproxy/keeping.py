@@ -1,0 +1,122 @@
+"""Where things are kept that outlive a turn: in files, or with other nodes in one PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from claudeproxy._installed import installer
+from claudeproxy._reactor import IDaemonReactor
+from claudeproxy._values import without_password
+from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.options import ConfigError, Settings
+from claudeproxy.state import ELSEWHERE, ledger_file, responses_file
+from claudeproxy.store.database import Database
+from claudeproxy.store.sqlite import SQLite
+from claudeproxy.store.store import Store, sqlite_store
+from claudeproxy.web.pages import StoreState
+
+if TYPE_CHECKING:
+    from claudeproxy.store.postgres import PostgreSQL
+
+
+class Files:
+    """Two files of this user; the node is alone."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        """:raises ConfigError: when one of them cannot be made."""
+        self._databases: list[Database] = []
+        self.store: Store | None = None
+        self.ledger: Ledger | None = None
+        if not settings.no_store:
+            file = self._make(sqlite_store, responses_file(environ), "--no-store")
+            self.store = Store(file)
+        if not settings.no_ledger:
+            file = self._make(sqlite_ledger, ledger_file(environ), "--no-ledger")
+            self.ledger = Ledger(file)
+
+    def _make(self, make: Callable[[Path], SQLite], path: Path, without: str) -> Database:
+        try:
+            database = make(path)
+        except (OSError, sqlite3.Error) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"cannot make {path}: {why} ({ELSEWHERE}, or {without})") from None
+        self._databases.append(database)
+        return database
+
+    def start(self, reactor: IDaemonReactor) -> None:
+        """Get ready for calls."""
+        for database in self._databases:
+            database.open(reactor)
+
+    async def stop(self) -> None:
+        """Let go of everything, after the last call."""
+        for database in self._databases:
+            database.close()
+
+    def state(self) -> StoreState:
+        """What ``/health`` tells of it."""
+        return StoreState("sqlite" if self._databases else "none")
+
+
+class Shared:
+    """The PostgreSQL of ``--store``, and the other nodes that use it. ``node``: the id of this
+    one."""
+
+    def __init__(self, reactor: IDaemonReactor, settings: Settings, node: str) -> None:
+        """:raises ConfigError: when it cannot be used, and that will not change by itself."""
+        assert settings.store is not None
+        self.database = connected(settings.store, f"claudemax {node}")
+        from claudeproxy.store.leases import Leases
+        from claudeproxy.store.news import News
+        from claudeproxy.store.nodes import Nodes
+
+        self.nodes = Nodes(reactor, self.database, node)
+        self.leases = Leases(self.nodes, self.database)
+        self.news = News(reactor, self.database, node)
+        self.store = None if settings.no_store else Store(self.database)
+        self.ledger = None if settings.no_ledger else Ledger(self.database)
+
+    def start(self, reactor: IDaemonReactor) -> None:
+        """Be a node among the others."""
+        self.database.open(reactor)
+        self.news.start()
+        self.nodes.start()
+
+    async def stop(self) -> None:
+        """Leave the others, and let go of everything, after the last call."""
+        self.news.stop()
+        await self.nodes.stop()
+        self.database.close()
+
+    def state(self) -> StoreState:
+        """What ``/health`` tells of it."""
+        return StoreState("postgresql", self.database.lost_since, self.nodes.alive)
+
+
+def connected(url: str, name: str) -> PostgreSQL:
+    """The database of ``--store``, lost or not; ``name``: what the server calls this client.
+
+    :raises ConfigError: when ``url`` is none, the driver is not installed, or the tables are of a
+        later version.
+    """
+    try:
+        # Only where it is asked for: it is an extra.
+        import psycopg
+
+        from claudeproxy.store.migrations import NewerSchema
+        from claudeproxy.store.postgres import PostgreSQL
+    except ImportError as error:
+        why = f"--store needs what is not installed ({error}): {installer().add_postgres}"
+        raise ConfigError(why) from None
+    try:
+        return PostgreSQL(url, name)
+    except NewerSchema as error:
+        raise ConfigError(f"--store {without_password(url)}: {error}") from None
+    except psycopg.ProgrammingError:  # its text may quote the password
+        raise ConfigError(
+            "--store: is no URL that PostgreSQL's client understands: see its parameters, and write"
+            " %25 for a percent sign and %40 for an @ of the password"
+        ) from None
