@@ -271,12 +271,16 @@ async def test_what_ran_on_a_node_that_is_dead_is_told_as_failed(
     assert (await told(await treq.post(f"{second.url}{path}/cancel")))["status"] == "failed"
 
 
+@pytest.mark.expected_errors
 @ensureDeferred
-async def test_a_store_that_is_lost_and_back(nodes: Nodes, postgres: Postgres) -> None:
+async def test_a_store_that_is_lost_and_back(
+    nodes: Nodes, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("claudeproxy.web.sse.KEEP_ALIVE", 0.1)
     first, second = await nodes(deltas=30, pause=0.05)
     path = await begin(first)
-    following = run(treq.content(await treq.get(f"{first.url}{path}?stream=true")))
-    elsewhere = treq.get(f"{second.url}{path}?stream=true").addCallback(treq.content)
+    here, there = [await treq.get(f"{each.url}{path}?stream=true") for each in (first, second)]
+    following, elsewhere = run(treq.content(here)), run(treq.content(there))
     postgres.stop("immediate")
     error = (await get(second, path, 503))["error"]
     assert error["code"] == "store_lost"
