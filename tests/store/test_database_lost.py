@@ -20,8 +20,9 @@ from twisted.internet.defer import gatherResults
 
 from claudeproxy.store import connection as module
 from claudeproxy.store.completions import StoredCompletion
+from claudeproxy.store.connection import translated
 from claudeproxy.store.database import Cursor, StoreLost
-from claudeproxy.store.postgres import CONNECTIONS, PostgreSQL, _translated
+from claudeproxy.store.postgres import CONNECTIONS, PostgreSQL
 from claudeproxy.store.store import Store
 
 AT_ONCE = 0.5
@@ -293,6 +294,6 @@ async def test_the_log_of_the_server_has_no_content(
 
 
 def test_parameters_are_translated_and_casts_are_not() -> None:
-    assert _translated("SELECT :a::jsonb, :b_2 LIKE '%x'") == (
+    assert translated("SELECT :a::jsonb, :b_2 LIKE '%x'") == (
         b"SELECT %(a)s::jsonb, %(b_2)s LIKE '%%x'"
     )
