@@ -131,6 +131,8 @@ class Conversing:
         self._store = store
         self._leases = leases
         self._busy: set[str] = set()
+        self._adding: set[str] = set()
+        """Those of them whose items are on their way, whoever still waits for that."""
 
     async def begin(self, ident: str, key: str | None) -> Release:
         """A response of a conversation begins; its end is to be called.
@@ -138,14 +140,13 @@ class Conversing:
         :raises FailureError: 409, when there is another one.
         :raises StoreLost: when nobody knows.
         """
-        # A name of any length, which is the client's, becomes one that may be told to anybody.
-        name = "conversation " + sha256(f"{key or ''}\0{ident}".encode()).hexdigest()
+        name = _lease(ident, key)
         if name in self._busy:
             raise _locked(ident)
         self._busy.add(name)
 
         def release(_: Any = None) -> Deferred[None]:
-            if name not in held:
+            if name not in held or name in self._adding:
                 return succeed(None)
             held.remove(name)
             self._busy.remove(name)
@@ -176,9 +177,21 @@ class Conversing:
         next one begin. Whether they are added, see :func:`~.storing.in_time`."""
         said = dialect.own_items(response["id"].removeprefix("resp_"), items)
         added = self._store.add(ident, [*said, *response["output"]], key)
-        added.addBoth(lambda there: release().addCallback(lambda _: there))
+        name = _lease(ident, key)
+        self._adding.add(name)
+
+        def over(there: Any) -> Deferred[Any]:
+            self._adding.discard(name)
+            return release().addCallback(lambda _: there)
+
+        added.addBoth(over)
         what, full = "a response of a conversation", "that is full or deleted"
         return in_time(self._reactor, added, what, full)
+
+
+def _lease(ident: str, key: str | None) -> str:
+    # A name of any length, which is the client's, becomes one that anybody may be told.
+    return "conversation " + sha256(f"{key or ''}\0{ident}".encode()).hexdigest()
 
 
 def _locked(ident: str) -> FailureError:

@@ -175,6 +175,29 @@ async def test_items_of_a_conversation_are_there_at_the_end(
 
 
 @ensureDeferred
+async def test_a_client_that_leaves_frees_its_conversation_once_its_items_are_there(
+    make_daemon: Any, tmp_path: Path, switch: Switch
+) -> None:
+    daemon = await made(make_daemon, tmp_path)
+    ident = (await told(await daemon.post(CONVERSATIONS, {})))["id"]
+    body = {**ASK, "conversation": ident}
+    leaving = run(daemon.post(RESPONSES, body))
+    await until(lambda: daemon.api.engine.admission.running == 1)
+    switch.waits = True
+    await until(lambda: switch.waiting)
+    leaving.addErrback(lambda _: None)
+    leaving.cancel()
+    await until(lambda: not daemon.api.journal.running)
+    await told(await daemon.post(RESPONSES, body), 409)
+    switch.go_on()
+    while (reply := await daemon.post(RESPONSES, body)).code == 409:
+        pass
+    await told(reply)
+    items = await told(await treq.get(f"{daemon.url}{CONVERSATIONS}/{ident}/items"))
+    assert len(items["data"]) == 4
+
+
+@ensureDeferred
 async def test_a_background_response_begins_and_ends_in_the_store(
     make_daemon: Any, tmp_path: Path, switch: Switch
 ) -> None:
