@@ -283,5 +283,246 @@ def test_the_upstream_key_is_in_the_environment_only_and_never_shown() -> None:
 def test_a_variable_that_is_none_is_refused(name: str, meant: str) -> None:
     """Who sets it believes that it counts: that there is a key, for instance."""
     assert refusal({}, {name: "x"}) == f"there is no variable {name}{meant}"
+    assert settings({}, {name: ""}) == Settings()
+
+
+def toml(tmp_path: Path, text: str) -> Settings:
+    """Settings of a real file."""
+    file = tmp_path / "claudemax.toml"
+    file.write_text(text)
+    return load({"config": str(file)}, {})
+
+
+def test_toml(tmp_path: Path) -> None:
+    found = toml(
+        tmp_path,
+        """
+        port = [3456, "unix:/run/c.sock"]
+        demo = true
+        idle-timeout = 1.5
+        max-body = 1_000
+        allow-origin = "https://chat.example.com"
+        [model-alias]
+        gpt-4 = "opus"
+        "gpt-3.5" = "haiku"
+        """,
+    )
+    assert found == Settings(
+        port=("tcp:3456:interface=127.0.0.1", "unix:/run/c.sock"),
+        demo=True,
+        idle_timeout=1.5,
+        max_body=1000,
+        allow_origin=("https://chat.example.com",),
+        model_alias=(("gpt-4", "opus"), ("gpt-3.5", "haiku")),
+    )
+    assert toml(tmp_path, 'model-alias = ["a=b"]').model_alias == (("a", "b"),)
+
+
+def test_reserves_in_toml(tmp_path: Path) -> None:
+    shares = (("five_hour", 0.2), ("seven_day", 0.125))
+    assert toml(tmp_path, "[reserve]\nfive_hour = 20\nseven_day = 12.5").reserve == shares
+    assert toml(tmp_path, '[reserve]\nfive_hour = "20"\nseven_day = "12.5%"').reserve == shares
+    assert toml(tmp_path, 'reserve = ["five_hour=20", "seven_day=12.5"]').reserve == shares
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("warn = 1", 'there is no option "warn" (did you mean "warm"?)'),
+        ("max_body = 1", 'there is no option "max_body" (did you mean "max-body"?)'),
+        ('config = "/x"', 'there is no option "config"'),
+        ("warm = [1]", 'warm: must be a single value (got "[1]")'),
+        ("warm = true", 'warm: must be an integer, 0 or more (got "true")'),
+        ("warm = 2.0", 'warm: must be an integer, 0 or more (got "2.0")'),
+        ("demo = 2", 'demo: must be true or false (got "2")'),
+        ("[model-alias]\na = [1]", 'model-alias: must be a single value (got "[1]")'),
+        ("[reserve]\nfive_hour = true", f"reserve: {SHARE.format('five_hour=True')}"),
+        ("[reserve]\nfive_hour = [20]", 'reserve: must be a single value (got "[20]")'),
+        ("reserve = 20", f"reserve: {SHARE.format('20')}"),
+        ("[port]\na = 1", "port: must be a single value (got \"{'a': 1}\")"),
+    ],
+)
+def test_toml_refusals(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        toml(tmp_path, text)
+    assert str(caught.value) == f"{tmp_path}/claudemax.toml: {words}"
+
+
+@pytest.mark.parametrize("content", [b"warm = ", b"\xff"])
+def test_what_is_not_toml(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "x.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.toml: is not TOML: "):
+        read_toml(str(file))
+
+
+def test_which_file() -> None:
+    read = []
+
+    def absent(path: str) -> Mapping[str, Any]:
+        read.append(path)
+        raise FileNotFoundError(2, "No such file or directory")
+
+    home = {"HOME": "/home/me"}
+    assert load({}, {}, absent) == Settings()
+    assert load({}, home, absent) == Settings()
+    assert load({}, {**home, "XDG_CONFIG_HOME": "/xdg"}, absent) == Settings()
+    with pytest.raises(ConfigError, match=r"^/env: cannot be read: No such file or directory$"):
+        load({}, {**home, "CLAUDEMAX_CONFIG": "/env"}, absent)
+    with pytest.raises(ConfigError, match=r"^/line: cannot be read: No such file or directory$"):
+        load({"config": "/line"}, {**home, "CLAUDEMAX_CONFIG": "/env"}, absent)
+    assert read == [
+        "/home/me/.config/claudemax/config.toml",
+        "/xdg/claudemax/config.toml",
+        "/env",
+        "/line",
+    ]
+
+
+def test_a_file_that_is_there_and_cannot_be_read_is_not_passed_over() -> None:
+    def locked(path: str) -> Mapping[str, Any]:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read: Permission denied$"):
+        load({}, {"HOME": "/home/me"}, locked)
+
+
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without settings."""
+    for field, _ in table():
+        monkeypatch.delenv(f"CLAUDEMAX_{field.upper()}", raising=False)
+    monkeypatch.delenv("CLAUDEMAX_CONFIG", raising=False)
+    monkeypatch.delenv("CLAUDEMAX_UPSTREAM_KEY", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_command_line() -> None:
+    options = Options()
+    options.parseOptions(
+        "--port 1 --port unix:/s --demo --max-body 9 --model-alias a=b --allow-host=h "
+        "--extra-usage --plain-tool-names --reserve five_hour=20 --reserve seven_day=15".split()
+    )
+    assert options.settings == Settings(
+        port=("tcp:1:interface=127.0.0.1", "unix:/s"),
+        demo=True,
+        max_body=9,
+        model_alias=(("a", "b"),),
+        allow_host=("h",),
+        extra_usage=True,
+        plain_tool_names=True,
+        reserve=(("five_hour", 0.2), ("seven_day", 0.15)),
+    )
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--warm x", 'claudemax: --warm: must be an integer, 0 or more (got "x")'),
+        ("--wram 1", 'claudemax: option --wram not recognized (did you mean "warm"?)'),
+        ("--nonsense", "claudemax: option --nonsense not recognized"),
+        ("--warm", "claudemax: option --warm requires argument"),
+        ("--demo=1", "claudemax: option --demo must not have an argument"),
+        ("warm", "claudemax: Wrong number of arguments."),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(line: str, words: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Options().parseOptions(line.split())
+    assert caught.value.code == words
+
+
+def test_help_shows_every_option_with_its_default() -> None:
+    text = " ".join(Options().getUsage(width=100).split())
+    for field, option in table():
+        shown = f"--{field.replace('_', '-')}{'' if option.is_flag else '='} {option.help} ("
+        assert shown in text
+        rest = text[text.index(shown) + len(shown) :]
+        assert f"default: {option.default}" in rest[: rest.index(")")]
+    assert "--config= The TOML file." in text
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Options().parseOptions(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("claudemax ")
+
+
+def test_importing_installs_no_reactor() -> None:
+    code = (
+        "import sys, claudeproxy, claudeproxy.options, claudeproxy.tap\n"
+        "import twisted.plugins.claudemax_plugin\n"
+        "sys.exit('twisted.internet.reactor' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [
+        ({"processes": "3"}, 3),
+        ({"processes": "3", "warm": "9", "keep": "9"}, 3),
+        ({"warm": "4", "keep": "9"}, 13),
+        ({"warm": "12"}, 12),
+        ({"keep": "12"}, 12),
+        ({"warm": "0"}, 8),
+        ({"warm": "1", "keep": "2", "concurrency": "6"}, 6),
+        ({}, memory.processes()),
+    ],
+)
+def test_how_many_processes(options: dict[str, str], processes: int) -> None:
+    assert _limits(settings(options)).processes == processes
+
+
+def test_settings_as_one_writes_them() -> None:
+    told = {name: (value, is_set) for name, _, value, is_set in written(Settings())}
+    assert set(told) == {field.replace("_", "-") for field, _ in table()}
+    assert not any(is_set for _, is_set in told.values())
+    assert told["port"][0] == "tcp:3456:interface=127.0.0.1" and told["demo"][0] == "off"
+    assert told["drain"][0] == "20" and told["allow-host"][0] == "none"
+    chosen = settings(
+        {
+            "port": ["3456", "unix:/x"], "upstream": "https://proxy.example:8080/v1",
+            "model-alias": ["gpt-4=opus", "o1=haiku"], "reserve": ["five_hour=12.5"],
+            "drain": "2.5", "no-store": "true", "max-body": "1000000",
+        },
+        {"CLAUDEMAX_UPSTREAM_KEY": "upstr3am"},
+    )  # fmt: skip
+    told = {name: (value, is_set) for name, _, value, is_set in written(chosen)}
+    assert told["port"] == ("tcp:3456:interface=127.0.0.1, unix:/x", True)
+    assert told["upstream"] == ("https://proxy.example:8080/v1", True)
+    assert told["model-alias"] == ("gpt-4=opus, o1=haiku", True)
+    assert told["reserve"] == ("five_hour=12.5", True)
+    assert (told["drain"], told["no-store"], told["max-body"]) == (
+        ("2.5", True), ("on", True), ("1000000", True),
+    )  # fmt: skip
+    assert "upstr3am" not in str(told)
+
+
+SECRET = "postgresql://me:a-secret@db.lan,db2.lan:5433/claudemax?sslmode=require&password=a-secret"
+
+
+def test_the_password_of_the_store_is_never_told() -> None:
+    found = settings({"store": SECRET})
+    assert found.store == SECRET
+    told = {name: value for name, _, value, _ in written(found)}
+    assert told["store"] == (
+        "postgresql://me:***@db.lan,db2.lan:5433/claudemax?sslmode=require&password=***"
+    )
+    assert "a-secret" not in repr(found)
+    for url in (
+        "mysql://me:a-secret@h/d",
+        "host=h password=a-secret",
+        "postgresql://me:a secret@h",
+        "postgresql://me:a-secret@h:x/d",
+        "postgresql://me:a-secret/@h/d",
+    ):
+        why = refusal({"store": url})
+        assert why.startswith("--store: must be a URL such as postgresql://user@host/database")
+        assert "secret" not in why
     for url in ("postgresql:///d?host=/run/pg", "postgres://", "postgresql://a@[::1]:5,h/d"):
         assert settings({"store": url}).store == url
