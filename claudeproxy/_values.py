@@ -106,7 +106,9 @@ def url(text: str) -> str:
 
 def database(text: str) -> str:
     """The URL of a PostgreSQL database, as libpq takes it."""
-    if re.fullmatch(r"postgres(ql)?://\S*", text):
+    found = re.fullmatch(r"postgres(?:ql)?://(?:[^\s/?#]*@)?([^\s/?#@]*)([/?]\S*)?", text)
+    hosts = found[1].split(",") if found else [":"]
+    if all(re.search(r"^(\[[^\]]*\]|[^:\[\]]*)(:[0-9]{1,5})?$", host) for host in hosts):
         return text
     raise ValueError(
         "a URL such as postgresql://user@host/database, the password in PGPASSWORD or ~/.pgpass"

@@ -518,10 +518,11 @@ def test_the_password_of_the_store_is_never_told() -> None:
         "mysql://me:a-secret@h/d",
         "host=h password=a-secret",
         "postgresql://me:a secret@h",
+        "postgresql://me:a-secret@h:x/d",
+        "postgresql://me:a-secret/@h/d",
     ):
         why = refusal({"store": url})
         assert why.startswith("--store: must be a URL such as postgresql://user@host/database")
         assert "secret" not in why
-    assert (
-        settings({"store": "postgresql:///d?host=/run/pg"}).store == "postgresql:///d?host=/run/pg"
-    )
+    for url in ("postgresql:///d?host=/run/pg", "postgres://", "postgresql://a@[::1]:5,h/d"):
+        assert settings({"store": url}).store == url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .fields import Fields
+from .fields import Fields, check_text
 
 _PAIRS, _NAME, _VALUE = 16, 64, 512
 
@@ -20,6 +20,7 @@ def read_metadata(body: Fields) -> Mapping[str, str]:
     if len(metadata.value) > _PAIRS:
         raise body.refuse("metadata", f"has more than {_PAIRS} entries")
     for name in metadata.value:
+        check_text(name, "metadata")
         if len(name) > _NAME:
             raise body.refuse("metadata", f"a name is longer than {_NAME} characters")
         if len(metadata.text(name)) > _VALUE:

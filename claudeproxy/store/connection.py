@@ -5,8 +5,10 @@ The settings of a connection are those of the URL, and of libpq's variables and 
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -68,6 +70,39 @@ def _patiently(steps: Generator[Any, Any, Any], patience: float) -> Generator[An
             wanted = steps.send(ready)
     except StopIteration as end:
         return end.value
+
+
+class PortableCursor:
+    """A cursor that understands the statements of the tables."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
+        self._cursor = cursor
+        self.fetchone, self.fetchall = cursor.fetchone, cursor.fetchall
+
+    @property
+    def rowcount(self) -> int:
+        return self._cursor.rowcount
+
+    def execute(self, sql: str, values: Mapping[str, Any] | None = None, /) -> None:
+        self._cursor.execute(translated(sql), _storable(values or {}))
+
+    def executemany(self, sql: str, values: Sequence[Mapping[str, Any]], /) -> None:
+        self._cursor.executemany(translated(sql), list(map(_storable, values)))
+
+
+@lru_cache(500)
+def translated(sql: str) -> bytes:
+    """``:name`` as ``%(name)s``, and ``::type`` as it is. A literal has no colon before a letter
+    in any statement of ours."""
+    return re.sub(r"(?<!:):([a-z_]\w*)", r"%(\1)s", sql.replace("%", "%%")).encode()
+
+
+def _storable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A text in PostgreSQL has no NUL, but clients may send one."""
+    return {
+        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def parameters(url: str, name: str) -> dict[str, Any]:

@@ -50,8 +50,9 @@ class Database(Protocol):
         """Wait for the calls so far, and let go of everything."""
 
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """The result of ``work(cursor, *args)``, called in a thread. Fails with :class:`StoreLost`
-        while the database does not answer."""
+        """The result of ``work(cursor, *args)``, called in a thread; more than once where others
+        keep it from being committed. Fails with :class:`StoreLost` while the database does not
+        answer, and when it did not confirm what it may have done."""
 
     def pairs(self, column: str) -> str:
         """A table expression: the ``key`` and ``value`` of each pair of the JSON object in

@@ -7,12 +7,10 @@ Works through pgbouncer, whatever its mode: nothing is set for a session, nothin
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -25,7 +23,7 @@ from twisted.python.threadpool import ThreadPool
 
 from claudeproxy._reactor import IDaemonReactor
 
-from .connection import STATEMENT, Connection, Silent, connect, parameters, reason
+from .connection import STATEMENT, Connection, PortableCursor, Silent, connect, parameters, reason
 from .database import StoreLost
 from .migrations import SCHEMA, NewerSchema, migrate
 
@@ -133,9 +131,9 @@ class PostgreSQL:
     def _failed(self, why: Failure) -> Failure:
         if why.check(_Gone) and self._threads is not None and self.lost_since is None:
             self._note_lost(reason(why))
+            self._try_again()
             for observer in list(self.on_lost):
                 observer()
-            self._try_again()
         return why
 
     def _note_lost(self, why: str) -> None:
@@ -199,7 +197,7 @@ class PostgreSQL:
         for _ in range(TRIES):
             connection = self._begun()
             try:
-                result = work(_Cursor(connection.cursor()), *args)
+                result = work(PortableCursor(connection.cursor()), *args)
                 connection.execute("COMMIT")
             except BaseException as error:
                 self._roll_back(connection, error)
@@ -253,36 +251,3 @@ class PostgreSQL:
 
 class _Gone(StoreLost):
     """The database has gone while the call was under way."""
-
-
-class _Cursor:
-    """One that understands the statements of the tables."""
-
-    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
-        self._cursor = cursor
-        self.fetchone, self.fetchall = cursor.fetchone, cursor.fetchall
-
-    @property
-    def rowcount(self) -> int:
-        return self._cursor.rowcount
-
-    def execute(self, sql: str, values: Mapping[str, Any] | None = None, /) -> None:
-        self._cursor.execute(_translated(sql), _storable(values or {}))
-
-    def executemany(self, sql: str, values: Sequence[Mapping[str, Any]], /) -> None:
-        self._cursor.executemany(_translated(sql), list(map(_storable, values)))
-
-
-@lru_cache(500)
-def _translated(sql: str) -> bytes:
-    """``:name`` as ``%(name)s``, and ``::type`` as it is. A literal has no colon before a letter
-    in any statement of ours."""
-    return re.sub(r"(?<!:):([a-z_]\w*)", r"%(\1)s", sql.replace("%", "%%")).encode()
-
-
-def _storable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A text in PostgreSQL has no NUL, but clients may send one."""
-    return {
-        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
-        for name, value in values.items()
-    }

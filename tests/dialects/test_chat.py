@@ -288,6 +288,13 @@ def test_service_tier(asked: str, tier: str) -> None:
     assert parsed.complete([(Assembly(), ANSWER[-1])])["service_tier"] == tier  # type: ignore[list-item]
 
 
+def test_metadata_of_what_is_stored_is_unicode() -> None:
+    for metadata in ({"\ud800": "x"}, {"a": "\ud800"}):
+        with pytest.raises(FailureError) as refused:
+            read(store=True, metadata=metadata)
+        assert "half of a surrogate pair" in refused.value.failure.message
+
+
 def test_an_unknown_service_tier_is_refused() -> None:
     with pytest.raises(FailureError) as refused:
         read(service_tier="gold")

@@ -19,8 +19,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
 from claudeproxy.store import connection as module
+from claudeproxy.store.completions import StoredCompletion
+from claudeproxy.store.connection import translated
 from claudeproxy.store.database import Cursor, StoreLost
-from claudeproxy.store.postgres import CONNECTIONS, PostgreSQL, _translated
+from claudeproxy.store.postgres import CONNECTIONS, PostgreSQL
+from claudeproxy.store.store import Store
 
 AT_ONCE = 0.5
 """Seconds: a moment, on a machine that is busy with other tests."""
@@ -275,7 +278,22 @@ async def test_a_standby_is_left(postgresql: PostgreSQL) -> None:
     await until(lambda: postgresql.lost_since is None, 5)
 
 
+@ensureDeferred
+async def test_the_log_of_the_server_has_no_content(
+    postgresql: PostgreSQL, postgres: Postgres
+) -> None:
+    put = StoredCompletion({"id": "a", "model": "m"}, {}, [{"content": "what was said"}])
+    table = Store(postgresql).completions
+    await table.put(put, None)
+    with pytest.raises(psycopg.errors.UniqueViolation) as caught:
+        await table.put(put, None)
+    assert "was said" not in str(caught.value)
+    log = postgres.log.read_text()
+    assert "INSERT INTO completions" in log
+    assert "was said" not in log
+
+
 def test_parameters_are_translated_and_casts_are_not() -> None:
-    assert _translated("SELECT :a::jsonb, :b_2 LIKE '%x'") == (
+    assert translated("SELECT :a::jsonb, :b_2 LIKE '%x'") == (
         b"SELECT %(a)s::jsonb, %(b_2)s LIKE '%%x'"
     )
