@@ -14,11 +14,10 @@ from claudeproxy._values import without_password
 from claudeproxy.cluster.plan import SharedPlan
 from claudeproxy.engine.merging import merge
 from claudeproxy.engine.quota import Quota
-from claudeproxy.ledger.counts import Counts, in_memory
+from claudeproxy.ledger.counts import Counts, Turns, in_memory
 from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
 from claudeproxy.ledger.outbox import Outbox
 from claudeproxy.ledger.record import TurnRecord
-from claudeproxy.ledger.shares import Plan
 from claudeproxy.options import ConfigError, Settings
 from claudeproxy.state import ELSEWHERE, ledger_file, outbox_file, responses_file
 from claudeproxy.store.database import Database
@@ -29,9 +28,6 @@ from claudeproxy.web.pages import StoreState
 
 if TYPE_CHECKING:
     from claudeproxy.store.postgres import PostgreSQL
-
-Turns = Callable[[TurnRecord, Plan], object]
-"""Called with a turn that is over, and the plan as known then."""
 
 _Made = TypeVar("_Made")
 

@@ -18,6 +18,9 @@ from .periods import PERIODS, period
 from .record import TurnRecord, counted_tokens
 from .shares import Plan, Share
 
+Turns = Callable[[TurnRecord, Plan], object]
+"""Called with a turn that is over, and the plan as known then."""
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS counts (
     key TEXT NOT NULL, period TEXT NOT NULL, begin DOUBLE PRECISION NOT NULL,

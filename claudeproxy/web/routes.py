@@ -15,10 +15,8 @@ from twisted.web.server import Request
 from claudeproxy.dialects import anthropic, completions
 from claudeproxy.dialects.shapes import ParsedBody
 from claudeproxy.engine.engine import Engine
-from claudeproxy.ledger.counts import Counts
+from claudeproxy.ledger.counts import Counts, Turns
 from claudeproxy.ledger.ledger import Ledger
-from claudeproxy.ledger.record import TurnRecord
-from claudeproxy.ledger.shares import Plan
 from claudeproxy.messages import Failure, FailureError, Kind
 from claudeproxy.store.store import Store
 
@@ -50,9 +48,6 @@ Read = Callable[[Any, str, int], ParsedBody]
 
 Metrics = Callable[[str], tuple[str, bytes]]
 """From an ``Accept`` header to content type and body."""
-
-Turns = Callable[[TurnRecord, Plan], object]
-"""Called with a turn that is over, and the plan as known then."""
 
 _app = make_app()
 

@@ -430,6 +430,23 @@ async def test_the_day_is_remembered(
     await until(lambda: used(again) == before)
 
 
+@ensureDeferred
+async def test_what_the_engine_refuses_is_given_back(
+    make_daemon: Any, tmp_path: Path, write: Callable[..., str]
+) -> None:
+    path = write("app: app requests=1/day\n")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=path)
+    schema = {"name": "x", "schema": {"type": "nonsense"}}
+    wrong = {"response_format": {"type": "json_schema", "json_schema": schema}}
+    for _ in range(2):
+        response, body = await ask(daemon, "app", **wrong)
+        assert response.code == 400, body
+        assert header(response, "x-ratelimit-remaining-requests") == "1"
+    response, _ = await ask(daemon, "app")
+    assert (response.code, header(response, "x-ratelimit-remaining-requests")) == (200, "0")
+    assert (await ask(daemon, "app", **wrong))[0].code == 429
+
+
 class Held:
     """A database whose calls wait until they are let go."""
 

@@ -15,6 +15,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Limits
+from claudeproxy.ledger.counts import Counts, in_memory
 from claudeproxy.messages import Failure, Kind
 from claudeproxy.testing import transcripts as cli
 from claudeproxy.web.gate import EXPOSED, Gate
@@ -75,7 +76,16 @@ class Client:
         clock = self.machine.clock
         recorder = None if record is None else Recorder(clock, record)
         status = Status("2", "none")
-        api = API(clock, self.machine.engine, gate, lambda: status, no_metrics, recorder=recorder)
+        api = API(
+            clock,
+            self.machine.engine,
+            gate,
+            lambda: status,
+            no_metrics,
+            counts=Counts(in_memory()),  # of keys with quotas, and there are none
+            turns=lambda record, plan: None,
+            recorder=recorder,
+        )
         self.site = LimitedSite(clock, api.resource(), gate, api.refused)
         self.connect()
 
