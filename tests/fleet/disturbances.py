@@ -102,12 +102,12 @@ class Disturbances:
             for node in self.farm.nodes:
                 self._without(node, before)
             self.farm.turns.reach(self.farm.turns.done + turns)
-            waiting = [node.health()[1]["store"].get("waiting_rows", 0) for node in self.farm.nodes]
+            waiting = self.waiting()
             self.verdict.check("rows of the ledger wait on every node", all(waiting), waiting)
             self.server.start()
         took = self.verdict.happens("the rows that waited arrive", self.none_wait)
         self.verdict.figures["the rows that waited have arrived after"] = f"{took:.1f} s"
-        self.say(f"the database is back, and {sum(waiting)} rows have arrived")
+        self.say(f"the database is back: {waiting} rows have waited, {self.waiting()} do now")
 
     def freeze_database(self) -> None:
         """Its machine has gone: nobody says so, and connections stay open."""
@@ -140,7 +140,11 @@ class Disturbances:
 
     def none_wait(self) -> bool:
         """No row waits for the database."""
-        return not any(node.health()[1]["store"].get("waiting_rows", 0) for node in self.farm.nodes)
+        return not any(self.waiting())
+
+    def waiting(self) -> list[int]:
+        """How many rows do, on each node."""
+        return [node.health()[1]["store"]["waiting_rows"] for node in self.farm.nodes]
 
     def _response(self, node: Node) -> str:
         """The id of a response that is stored."""

@@ -168,7 +168,7 @@ class Plan:
             asked == 1 and set(refused) == {"429 rate_limit_exceeded"}, (asked, dict(refused)),
         )  # fmt: skip
         began = time.monotonic()
-        self._upstream.window(0.3)
+        self._upstream.window(0.3, new=True)
         self._wait_for_probe(began)
         self._verdict.none("a probe that is answered opens it", self._ask(b))
         self._spread("an opened window", lambda: not self._is_closed(a))

@@ -57,9 +57,9 @@ class Upstream:
         put_login(home, login)
         return self._environ
 
-    def window(self, used: float, seconds: float = 3600) -> None:
-        """The five hours are used so far, and reset in so many seconds."""
-        resets = int(self.account.now() + seconds)
+    def window(self, used: float, *, new: bool = False) -> None:
+        """The five hours are used so far; ``new``: those that follow."""
+        resets = self.account.windows["five_hour"].resets + (5 * 3600 if new else 0)
         self.account.windows["five_hour"] = PlanWindow(used, resets)
 
     @property
