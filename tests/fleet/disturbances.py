@@ -16,6 +16,7 @@ from . import asking
 from .asking import send
 from .clients import Client, Farm, Over
 from .nodes import Node, wait
+from .tables import Tables
 from .turns import Turn
 from .upstream import Upstream
 from .verdict import Verdict
@@ -29,6 +30,7 @@ class Disturbances:
     farm: Farm
     upstream: Upstream
     server: Postgres
+    tables: Tables
     verdict: Verdict
     say: Callable[[str], None]
     killed: dict[str, tuple[float, float]] = field(factory=dict)
@@ -105,8 +107,12 @@ class Disturbances:
             waiting = self.waiting()
             self.verdict.check("rows of the ledger wait on every node", all(waiting), waiting)
             self.server.start()
-        took = self.verdict.happens("the rows that waited arrive", self.none_wait)
-        self.verdict.figures["the rows that waited have arrived after"] = f"{took:.1f} s"
+        began, ended = self.outages[-1]
+        ids = {one.request_id for one in self.farm.turns if began < one.ended < ended
+               and one.answered}  # fmt: skip
+        took = self.verdict.happens("the turns of meanwhile come into the ledger",
+                                    lambda: ids <= self.tables.turns().keys())  # fmt: skip
+        self.verdict.figures["the turns of meanwhile are in the ledger after"] = f"{took:.1f} s"
         self.say(f"the database is back: {waiting} rows have waited, {self.waiting()} do now")
 
     def freeze_database(self) -> None:
