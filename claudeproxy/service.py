@@ -114,6 +114,7 @@ class Claudemax(MultiService):
             self._status,
             self._metrics.scrape,
             store=self._kept.store,
+            shared=self._kept if isinstance(self._kept, Shared) else None,
             ledger=self._ledger,
             counts=self._kept.counts,
             turns=self._kept.over,
@@ -121,6 +122,7 @@ class Claudemax(MultiService):
         )
         self.journal, self.quotas = api.journal, api.quotas
         self.journal.beginnings.append(self._kept.began)
+        self._settled = api.settled
         self.journal.observers.append(self._metrics.observe)
         if settings.otlp is not None:
             self._trace(settings.otlp, models)
@@ -230,6 +232,7 @@ class Claudemax(MultiService):
         settings = self._settings
         drain = 0.0 if self._hurried else max(0.0, settings.drain - settings.drain_notice)
         await self.engine.stop(drain)
+        await self._settled()
         self._page.close()
         drained = self.site.drain()
         await self.cli.close()

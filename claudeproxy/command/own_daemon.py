@@ -37,6 +37,7 @@ def small(settings: Settings) -> Settings:
         api_key_file=None,
         extra_usage=False,
         no_store=True,
+        store=None,
         record=None,
     )
 

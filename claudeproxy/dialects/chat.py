@@ -83,7 +83,10 @@ FIELDS: Policies = {
     "audio": Policy(IGNORED),
     "user": Policy(SILENT),
     "metadata": Policy(HONOURED, "of stored completions; otherwise accepted silently"),
-    "store": Policy(HONOURED, "false unless given; with --no-store ignored and named"),
+    "store": Policy(
+        HONOURED,
+        "false unless given; with --no-store, or while the store is lost, ignored and named",
+    ),
     "prompt_cache_key": Policy(SILENT),
     "prompt_cache_retention": Policy(SILENT),
     "safety_identifier": Policy(SILENT),

@@ -96,11 +96,16 @@ def refusal(failure: Failure) -> tuple[int, dict[str, Any]]:
 @frozen
 class References:
     """What a body refers to: the response, or else the conversation, that it continues, and the
-    responses whose items it names."""
+    responses whose items it names. ``background``: it is to be stored before it has an answer."""
 
     previous: str | None
     responses: frozenset[str]
     conversation: str | None = None
+    background: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether the body can only be answered with a store."""
+        return any((self.previous, self.responses, self.conversation, self.background))
 
 
 def references(value: Any) -> References:
@@ -120,6 +125,7 @@ def references(value: Any) -> References:
         previous if isinstance(previous, str) else None,
         frozenset(f"resp_{ident}" for ident in wanted),
         conversation if isinstance(conversation, str) else None,
+        body.get("background") is True,
     )
 
 
@@ -149,12 +155,10 @@ def read(
     background = body.flag("background")
     if past is None:
         source = "conversation" if conversation else "previous_response_id"
-        past = Past(None if previous or conversation else (), source=source)
-        keep = False
-        if body.flag("store"):
-            ignored.append("store")
-    else:
-        keep = body.flag("store", True)
+        past = Past(None if previous or conversation else (), source=source, stores=False)
+    keep = past.stores and body.flag("store", True)
+    if not past.stores and body.flag("store"):
+        ignored.append("store")
     if background and not keep:
         raise body.refuse("background", "the response has to be stored, and is not to be")
     room = context(model) if auto and context is not None else None

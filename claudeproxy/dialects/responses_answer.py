@@ -5,7 +5,7 @@ Shapes: openai-python's ``types/responses`` and the OpenAPI document 2.3.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -45,7 +45,7 @@ class ResponseEnvelope:
 
     ident: str
     created: int
-    echo: Mapping[str, Any]
+    echo: dict[str, Any]
     custom: Collection[str]
     completed: Callable[[], int]
 
@@ -64,6 +64,10 @@ class ResponseEnvelope:
             **self.echo,
             **changes,
         }
+
+    def forget(self) -> None:
+        """The response could not be stored: from now on it says so."""
+        self.echo["store"] = False
 
     def item(self, place: int, block: Block) -> Item:
         """A new item at ``place`` of the output, for ``block``."""

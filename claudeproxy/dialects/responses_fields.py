@@ -37,7 +37,10 @@ FIELDS: Policies = {
         HONOURED, "an id or an object with one; one response at a time, others get a 409"
     ),
     "background": Policy(HONOURED, "for responses that are stored; not over a WebSocket"),
-    "store": Policy(HONOURED, "true unless given; with --no-store ignored and named"),
+    "store": Policy(
+        HONOURED,
+        "true unless given; with --no-store, or while the store is lost, ignored and named",
+    ),
     "tools": Policy(HONOURED, f"{TOOLS}; {SCHEMAS}; all others are left out and named"),
     "tool_choice": TOOL_CHOICE,
     "parallel_tool_calls": Policy(HONOURED),

@@ -50,12 +50,13 @@ class Past:
 
     ``history``: all items before this body's input, ``None`` when what it goes on from is unknown.
     ``items``: items by their id, for ``item_reference``. ``source``: the field that tells what it
-    goes on from.
+    goes on from. ``stores``: whether more can be stored.
     """
 
     history: Sequence[Item] | None = ()
     items: Mapping[str, Item] = field(factory=dict)
     source: str = "previous_response_id"
+    stores: bool = True
 
 
 @frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -190,3 +191,14 @@ class ResponsesStream(ServerSentEvents):
         event = {"type": kind, "sequence_number": self._sequence, **fields}
         self._sequence += 1
         return sse(event, kind)
+
+
+def unstored(events: bytes) -> bytes:
+    """SSE bytes of whole ``events``, whose responses now say that they are not stored."""
+    out = []
+    for event in events.split(b"\n\n")[:-1]:
+        value = json.loads(event.partition(b"data: ")[2])
+        if "response" in value:
+            value["response"]["store"] = False
+        out.append(sse(value, value["type"]))
+    return b"".join(out)

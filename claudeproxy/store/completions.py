@@ -10,7 +10,7 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
 from .database import Cursor, Database
-from .tables import HIS, Bounds, as_json
+from .tables import HIS, Bounds, Broom, as_json
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS completions (
@@ -58,9 +58,10 @@ class CompletionTable:
         self._database = database
         self._now = now
         self._bounds = bounds
+        self._broom = Broom("completions", bounds)
 
-    def put(self, made: StoredCompletion, key: str | None) -> Deferred[None]:
-        """Store a completion, and delete what is too old or too much."""
+    def put(self, made: StoredCompletion, key: str | None) -> Deferred[bool]:
+        """Store a completion. Whether there is room for it."""
         return self._database.run(self._put, made, key)
 
     def get(self, ident: str, key: str | None) -> Deferred[StoredCompletion | None]:
@@ -83,11 +84,11 @@ class CompletionTable:
 
     # -- in the thread --
 
-    def _put(self, cursor: Cursor, made: StoredCompletion, key: str | None) -> None:
+    def _put(self, cursor: Cursor, made: StoredCompletion, key: str | None) -> bool:
         texts = [as_json(made.metadata), as_json(made.completion), as_json(list(made.messages))]
         size, now = sum(map(len, texts)), self._now()
         if size > self._bounds.max_bytes:
-            return
+            return False
         cursor.execute(
             "INSERT INTO completions (id, model, metadata, completion, messages, size, used, key)"
             " VALUES (:id, :model, :metadata, :completion, :messages, :size, :now, :key)",
@@ -100,7 +101,8 @@ class CompletionTable:
                 "key": key,
             },
         )
-        self._bounds.tidy(cursor, "completions", now)
+        self._broom.sweep(cursor, now)
+        return True
 
     def _get(self, cursor: Cursor, ident: str, key: str | None) -> StoredCompletion | None:
         cursor.execute(

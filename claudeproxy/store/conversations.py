@@ -10,7 +10,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from .database import Cursor, Database
-from .tables import HIS, Bounds, as_json
+from .tables import HIS, Bounds, Broom, as_json
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS conversations (
@@ -45,6 +45,7 @@ class ConversationTable:
         self._database = database
         self._now = now
         self._bounds = bounds
+        self._broom = Broom("conversations", bounds)
 
     def create(self, made: Conversation, items: Sequence[Item], key: str | None) -> Deferred[bool]:
         """Begin a conversation with ``items``, each with an ``id``. Whether there is room for
@@ -175,7 +176,7 @@ class ConversationTable:
             "UPDATE conversations SET size = size + :more WHERE id = :id",
             {"more": more, "id": ident},
         )
-        self._bounds.tidy(cursor, "conversations", now)
+        self._broom.sweep(cursor, now)
         return True
 
     def _use(self, cursor: Cursor, ident: str, now: float) -> None:

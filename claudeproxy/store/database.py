@@ -43,6 +43,10 @@ class Cursor(Protocol):
 class Database(Protocol):
     """Runs work in threads, each piece in a transaction of its own."""
 
+    @property
+    def lost_since(self) -> float | None:
+        """Epoch seconds since when it does not answer; ``None`` while it does."""
+
     def open(self, reactor: IDaemonReactor) -> None:
         """Get ready for calls."""
 

@@ -69,6 +69,10 @@ class Nodes:
         with suppress(StoreLost):  # it is dead in a moment, then
             await self._database.run(_leave, self.node)
 
+    def is_alive(self, node: str) -> Deferred[bool]:
+        """Whether ``node`` is, by now."""
+        return self._database.run(_is_alive, node)
+
     def beat(self) -> Deferred[None]:
         """Say that this node is alive. Never fails: it is said again."""
         began = self._clock.seconds()
@@ -125,6 +129,11 @@ def _beat(cursor: Cursor, node: str) -> tuple[bool, list[str]]:
     cursor.execute(f"DELETE FROM nodes WHERE NOT {alive(FORGOTTEN)}")
     cursor.execute(f"SELECT id FROM nodes WHERE {alive()} ORDER BY id")
     return was_alive, [ident for (ident,) in cursor.fetchall()]
+
+
+def _is_alive(cursor: Cursor, node: str) -> bool:
+    cursor.execute(f"SELECT 1 FROM nodes WHERE id = :node AND {alive()}", {"node": node})
+    return cursor.fetchone() is not None
 
 
 def _leave(cursor: Cursor, node: str) -> None:

@@ -8,22 +8,27 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from .database import Cursor, Database
-from .tables import HIS, Bounds, as_json
+from .tables import HIS, Bounds, Broom, as_json
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, previous TEXT, response TEXT NOT NULL, input TEXT NOT NULL,
-    size INTEGER NOT NULL, used REAL NOT NULL, key TEXT
+    size INTEGER NOT NULL, used REAL NOT NULL, key TEXT, node TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_use ON responses (used, size);
 CREATE TABLE IF NOT EXISTS events (
     response TEXT PRIMARY KEY REFERENCES responses ON DELETE CASCADE, data BLOB NOT NULL
 ) WITHOUT ROWID;
 """
+
+_REPLACED = ", ".join(
+    f"{name} = excluded.{name}"
+    for name in ("previous", "response", "input", "size", "used", "key", "node")
+)
+
+_STORED = "response, input, responses.previous, key, node"
 
 _CHAIN = f"""
 WITH RECURSIVE chain (id, previous, place) AS (
@@ -34,16 +39,27 @@ WITH RECURSIVE chain (id, previous, place) AS (
 """
 
 
+RUNNING = ("queued", "in_progress")
+"""The statuses of a response that is not over."""
+
+
 @frozen
 class Stored:
     """A response with its own input: ``items``, without those of ``previous``. ``key``: the name
-    of the key it was made with; ``events``: those of its stream, if it ran in the background."""
+    of the key it was made with; ``events``: those of its stream, if it ran in the background;
+    ``node``: the id of the one that runs it, where there are several."""
 
     response: Mapping[str, Any]
     items: Sequence[Mapping[str, Any]]
     previous: str | None = None
     key: str | None = None
     events: bytes = b""
+    node: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it is stored as one that is not over."""
+        return self.response.get("status") in RUNNING
 
     @property
     def id(self) -> str:
@@ -61,22 +77,19 @@ class ResponseTable:
     """All methods return a Deferred of what they describe. To the holder of a ``key``, the
     responses of others do not exist; without one (``None``), all of them do."""
 
-    log = Logger()
-
     def __init__(self, database: Database, now: Callable[[], float], bounds: Bounds) -> None:
         self._database = database
         self._now = now
         self._bounds = bounds
+        self._broom = Broom("responses", bounds)
+
+    def begin(self, stored: Stored) -> Deferred[bool]:
+        """Store a response that has begun, unless it is there. Whether there is room for it."""
+        return self._database.run(self._put, stored, "NOTHING")
 
     def put(self, stored: Stored) -> Deferred[bool]:
-        """Store a response, and delete what is too old or too much. Whether it is stored. Never
-        fails: errors are logged."""
-
-        def failed(why: Failure) -> bool:
-            self.log.failure("a response was not stored", why)
-            return False
-
-        return self._database.run(self._put, stored).addErrback(failed)
+        """Store a response, in place of what is there of it. Whether there is room for it."""
+        return self._database.run(self._put, stored, f"UPDATE SET {_REPLACED}")
 
     def get(self, ident: str, key: str | None = None) -> Deferred[Stored | None]:
         """A response by its id."""
@@ -96,20 +109,27 @@ class ResponseTable:
 
     # -- in the thread --
 
-    def _put(self, cursor: Cursor, stored: Stored) -> bool:
+    def _put(self, cursor: Cursor, stored: Stored, otherwise: str) -> bool:
         response, items = as_json(stored.response), as_json(list(stored.items))
         size = len(response) + len(items) + len(stored.events)
         if size > self._bounds.max_bytes:
             return False
         now = self._now()
-        columns = ("id", "previous", "response", "input", "size", "used", "key")
-        values = (stored.id, stored.previous, response, items, size, now, stored.key)
-        replaced = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
+        values = {
+            "id": stored.id,
+            "previous": stored.previous,
+            "response": response,
+            "input": items,
+            "size": size,
+            "used": now,
+            "key": stored.key,
+            "node": stored.node,
+        }
         cursor.execute(
-            f"INSERT INTO responses ({', '.join(columns)})"
-            f" VALUES ({', '.join(f':{name}' for name in columns)})"
-            f" ON CONFLICT (id) DO UPDATE SET {replaced}",
-            dict(zip(columns, values, strict=True)),
+            f"INSERT INTO responses ({', '.join(values)})"
+            f" VALUES ({', '.join(f':{name}' for name in values)})"
+            f" ON CONFLICT (id) DO {otherwise}",
+            values,
         )
         if stored.events:
             cursor.execute(
@@ -117,7 +137,7 @@ class ResponseTable:
                 " ON CONFLICT (response) DO UPDATE SET data = excluded.data",
                 {"id": stored.id, "data": stored.events},
             )
-        self._bounds.tidy(cursor, "responses", now)
+        self._broom.sweep(cursor, now)
         return True
 
     def _events(self, cursor: Cursor, ident: str) -> bytes:
@@ -126,8 +146,7 @@ class ResponseTable:
 
     def _get(self, cursor: Cursor, ident: str, key: str | None) -> Stored | None:
         cursor.execute(
-            "SELECT response, input, previous, key FROM responses"
-            f" WHERE id = :id AND {HIS} AND used >= :since",
+            f"SELECT {_STORED} FROM responses WHERE id = :id AND {HIS} AND used >= :since",
             {"id": ident, "key": key, "since": self._now() - self._bounds.max_age},
         )
         return next(map(_stored, cursor.fetchall()), None)
@@ -135,8 +154,7 @@ class ResponseTable:
     def _chain(self, cursor: Cursor, ident: str, key: str | None) -> list[Stored] | None:
         wanted = {"id": ident, "key": key, "now": self._now()}
         cursor.execute(
-            f"{_CHAIN} SELECT response, input, r.previous, key FROM responses r"
-            " JOIN chain USING (id) ORDER BY place DESC",
+            f"{_CHAIN} SELECT {_STORED} FROM responses JOIN chain USING (id) ORDER BY place DESC",
             wanted,
         )
         found = list(map(_stored, cursor.fetchall()))
@@ -153,6 +171,6 @@ class ResponseTable:
         return bool(cursor.rowcount)
 
 
-def _stored(row: tuple[str, str, str | None, str | None]) -> Stored:
-    response, items, previous, key = row
-    return Stored(json.loads(response), json.loads(items), previous, key)
+def _stored(row: tuple[str, str, str | None, str | None, str | None]) -> Stored:
+    response, items, previous, key, node = row
+    return Stored(json.loads(response), json.loads(items), previous, key, node=node)

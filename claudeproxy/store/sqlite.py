@@ -22,6 +22,7 @@ class SQLite:
     is run is run in order: what was put is there for any call after it."""
 
     log = Logger()
+    lost_since: float | None = None
 
     def __init__(self, path: Path | None, prepare: Callable[[sqlite3.Connection], object]) -> None:
         """Create the file; one that SQLite cannot read is moved aside. Without a ``path`` it is in

@@ -32,10 +32,16 @@ class Store:
         bounds: Bounds | None = None,
     ) -> None:
         """``now``: epoch seconds."""
+        self._database = database
         about = (database, now, bounds or Bounds())
         self.responses = ResponseTable(*about)
         self.conversations = ConversationTable(*about)
         self.completions = CompletionTable(*about)
+
+    @property
+    def lost(self) -> bool:
+        """Whether its database does not answer at present."""
+        return self._database.lost_since is not None
 
 
 def sqlite_store(path: Path) -> SQLite:
@@ -51,5 +57,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.executescript(RESPONSES + CONVERSATIONS + COMPLETIONS)
-    if not any(row[1] == "key" for row in connection.execute("PRAGMA table_info (responses)")):
-        connection.execute("ALTER TABLE responses ADD COLUMN key TEXT")  # made without it
+    known = {row[1] for row in connection.execute("PRAGMA table_info (responses)")}
+    for later in {"key", "node"} - known:  # made without it
+        connection.execute(f"ALTER TABLE responses ADD COLUMN {later} TEXT")

@@ -2,50 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as Reason
 from twisted.web.server import Request
 
 from claudeproxy.dialects.responses import Responses
-from claudeproxy.dialects.responses_stream import ResponsesStream
-from claudeproxy.messages import Event, Failure
+from claudeproxy.dialects.responses_stream import ResponsesStream, unstored
+from claudeproxy.messages import Event, Failure, Finished
+from claudeproxy.store.database import StoreLost
 from claudeproxy.store.responses import ResponseTable, Stored
 
 from .access_log import Facts, facts
+from .conversations import Release
+from .elsewhere import CANCEL, DELETE, OVER
 from .event_log import EventLog
-from .handler import Asker, TurnHandler
+from .handler import Asker, Keep, TurnHandler
 from .json_replies import request_id
-from .stored_responses import RUNNING
+from .storing import in_time
+
+if TYPE_CHECKING:  # PostgreSQL is an extra
+    from claudeproxy.store.shared import Shared
 
 UNSTORED = 16
 """Responses that are over and could not be stored: so many are kept in memory."""
 
-LOST = {
-    "code": "server_error",
-    "message": "the daemon that ran this response has ended, or could not store how it ended",
-}
-"""The error of a response that is stored as running, and does not run."""
-
 
 @define(eq=False)
 class Running:
-    """A background response. ``over``: called with it when it is."""
+    """A background response. ``keep``: adds it to its conversation, where the next one may begin
+    after ``release``.
+
+    It has ``begun`` (fires) once it is stored, with whether it is. ``ended`` fires with the last
+    of its events, which its ``log`` has once it is stored how it ended. ``there``: whether it is.
+    """
 
     asker: Asker
     parsed: Responses
     stream: ResponsesStream
-    over: Callable[[dict[str, Any]], object]
+    keep: Keep | None
+    release: Release
     log: EventLog = field(factory=EventLog)
+    begun: Deferred[bool] = field(factory=Deferred)
+    ended: Deferred[bytes] = field(factory=Deferred)
+    there: bool = True
     cancelled: bool = False
     deleted: bool = False
 
-    def stored(self) -> Stored:
-        """What is to be stored of it now."""
-        parsed, events = self.parsed, b"".join(self.log.events) if self.stream.ended else b""
-        key = self.asker.told.key
+    @property
+    def response(self) -> Mapping[str, Any]:
+        """The response so far."""
+        response = self.stream.response
+        return response if self.there else {**response, "store": False}
+
+    def stored(self, events: bytes = b"") -> Stored:
+        """What is to be stored of it now; ``events``: all of them, once it is over."""
+        parsed, key = self.parsed, self.asker.told.key
         return Stored(self.stream.response, parsed.items, parsed.previous, key, events)
 
 
@@ -53,14 +70,27 @@ class Background:
     """The background responses of a daemon. There are no more of them than the engine has room for,
     and none takes longer than any other turn may."""
 
-    def __init__(self, reactor: IReactorTime, handler: TurnHandler, store: ResponseTable) -> None:
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        handler: TurnHandler,
+        store: ResponseTable,
+        shared: Shared | None,
+    ) -> None:
+        """``shared``: what other nodes are told, and may ask by; ``None`` without any."""
         self._reactor = reactor
         self._handler = handler
         self._store = store
+        self._shared = shared
         self._responses: dict[str, Running] = {}
+        if shared is not None:
+            shared.news.heard.append(self._asked)
+            shared.database.on_back.append(self._store_again)
 
     async def start(
-        self, request: Request, parsed: Responses, over: Callable[[dict[str, Any]], object]
+        self, request: Request, parsed: Responses, keep: Keep | None, release: Release
     ) -> Running:
         """Ask for a response.
 
@@ -69,10 +99,10 @@ class Background:
         known = facts(request)
         told = Facts(began=known.began, body_bytes=known.body_bytes, key=known.key)
         asker = Asker(request_id(request), request.requestHeaders, told)
-        running = Running(asker, parsed, parsed.stream(), over)
+        running = Running(asker, parsed, parsed.stream(), keep, release)
         running.log.add(running.stream.queue())
         try:
-            group = await self._handler.ask(
+            await self._handler.ask(
                 asker, "responses", parsed, lambda _, events: self._heard(running, events)
             )
         finally:
@@ -81,8 +111,9 @@ class Background:
         known.outlived = True
         ident = str(running.stream.response["id"])
         self._responses[ident] = running
-        self._store.put(running.stored())
-        group.done.addBoth(lambda _: self._over(ident, running, request.path))
+        ensureDeferred(self._live(ident, running, request.path)).addErrback(
+            lambda why: self.log.failure("a background response broke", why)
+        )
         return running
 
     def find(self, ident: str, key: str | None) -> Running | None:
@@ -91,54 +122,111 @@ class Background:
         theirs = running is not None and key in (None, running.asker.told.key)
         return running if theirs else None
 
+    async def told(self, running: Running) -> Mapping[str, Any]:
+        """The response so far; of one that has ended, once it is stored how."""
+        if running.stream.ended:
+            await running.log.whole()
+        return running.response
+
     def cancel(self, running: Running) -> None:
         """End a response, unless it is over."""
         if not running.stream.ended:
             running.cancelled = True
-            running.log.add(running.stream.cancel())
+            running.ended.callback(running.stream.cancel())
             group = running.asker.told.group
             assert group is not None
             group.cancel()
 
-    def delete(self, ident: str) -> None:
-        """End a response, and forget it."""
-        running = self._responses.pop(ident)
+    async def delete(self, running: Running) -> None:
+        """End a response, and delete it."""
+        ident = str(running.stream.response["id"])
         running.deleted = True
         self.cancel(running)
+        await running.log.whole()
+        await self._store.delete(ident)
+        self._forget(ident, True)
+        self._tell_over(ident)
+
+    async def settled(self) -> None:
+        """Those that have ended are stored, or cannot be."""
+        for running in list(self._responses.values()):
+            await self.told(running)
 
     def _heard(self, running: Running, events: list[Event]) -> None:
         if running.stream.ended:
             return
         told = running.asker.told
         told.heard(events, self._reactor.seconds())
-        if isinstance(events[-1], Failure):
-            told.failure = events[-1]
-        running.log.add(running.stream.render(0, events))
+        *most, end = events
+        if isinstance(end, Failure):
+            told.failure = end
+        if not isinstance(end, (Finished, Failure)):
+            running.log.add(running.stream.render(0, events))
+            return
+        running.log.add(running.stream.render(0, most))
+        running.ended.callback(running.stream.render(0, [end]))
 
-    def _over(self, ident: str, running: Running, path: bytes) -> None:
-        told = running.asker.told
+    async def _live(self, ident: str, running: Running, path: bytes) -> None:
+        told, what = running.asker.told, "a background response"
         assert told.group is not None
+        told.group.done.addBoth(lambda _: self.cancel(running))
+        node = None if self._shared is None else self._shared.nodes.node
+        begun = evolve(running.stored(), node=node)
+        running.begun.callback(await in_time(self._reactor, self._store.begin(begun), what))
+        last = await running.ended
+        if not running.deleted:
+            whole = running.stored(b"".join([*running.log.events, last]))
+            putting = in_time(self._reactor, self._store.put(whole), what)
+            if running.keep is not None and running.stream.status in ("completed", "incomplete"):
+                await running.keep(running.stream.response)
+            running.there = await putting
+        await running.release()
+        running.log.add(last if running.there else unstored(last))
+        running.log.end()
+        if not running.deleted:
+            self._forget(ident, running.there)
+            self._tell_over(ident)
+        await told.group.done
         told.placement = told.group.placement
-        if not running.stream.ended:
-            self.cancel(running)
         sent = sum(map(len, running.log.events))
         status = 200 if told.failure is None else told.failure.status
         self._handler.over(running.asker, b"POST", path, status, sent, left=running.cancelled)
-        if not running.deleted:
-            self._store.put(running.stored()).addCallback(self._stored, ident)
-        running.over(running.stream.response)
-        running.log.end()
 
-    def _stored(self, there: bool, ident: str) -> None:
+    def _forget(self, ident: str, there: bool) -> None:
         if there:
             self._responses.pop(ident, None)
         over = [name for name, one in self._responses.items() if one.log.ended]
         for name in over[:-UNSTORED]:
             del self._responses[name]
 
+    # -- other nodes --
 
-def as_told(response: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A stored ``response`` that does not run here: one that seems to run is lost."""
-    if response["status"] not in RUNNING:
-        return response
-    return {**response, "status": "failed", "error": LOST}
+    def _asked(self, kind: str, what: dict[str, Any]) -> None:
+        running = self._responses.get(what.get("id", ""))
+        if running is not None and kind == CANCEL:
+            self.cancel(running)
+        elif running is not None and kind == DELETE:
+            ensureDeferred(self.delete(running)).addErrback(self._failed)
+
+    def _failed(self, why: Reason) -> None:
+        if not why.check(StoreLost):  # it is done once that is back
+            self.log.failure("a background response", why)
+
+    def _tell_over(self, ident: str) -> None:
+        if self._shared is not None:
+            self._shared.news.tell(OVER, {"id": ident})
+
+    def _store_again(self) -> None:
+        """The store is back: what could not be stored can be now, and others believe that it still
+        runs."""
+        for ident, running in list(self._responses.items()):
+            ensureDeferred(self._again(ident, running)).addErrback(self._failed)
+
+    async def _again(self, ident: str, running: Running) -> None:
+        if running.deleted:
+            await self.delete(running)
+        elif running.log.ended:
+            whole = running.stored(b"".join(running.log.events))
+            putting = self._store.put(whole)
+            self._forget(ident, await in_time(self._reactor, putting, "a background response"))
+            self._tell_over(ident)

@@ -8,7 +8,6 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.web.server import Request
 
 from claudeproxy.dialects import chat_route
@@ -26,6 +25,7 @@ from .fairness import TimeSlice, no_collector
 from .handler import Keep, TurnHandler
 from .json_replies import reply, request_id
 from .routing import below_v1, make_app, queried
+from .storing import in_time
 
 _app = make_app()
 _ALL = "/chat/completions"
@@ -36,12 +36,11 @@ class ChatAPI:
     """The endpoints. ``store``: ``None`` to keep nothing."""
 
     app = _app
-    log = Logger()
 
     def __init__(self, reactor: IReactorTime, handler: TurnHandler, store: Store | None) -> None:
         self._reactor = reactor
         self._handler = handler
-        self._stored = None if store is None else store.completions
+        self._store = store
 
     @below_v1(_app, _ALL, "POST")
     async def create(self, request: Request) -> bytes:
@@ -53,21 +52,21 @@ class ChatAPI:
             ident = request_id(request).removeprefix("req_")
             parsed = chat_route.read(body, ident, int(time.time()))
         await time_slice.give_way()
-        if parsed.stored is not None and self._stored is None:
+        if parsed.stored is not None and (self._store is None or self._store.lost):
             parsed = evolve(parsed, stored=None, ignored=(*parsed.ignored, "store"))
         keep = self._keep(parsed, facts(request).key)
         return await self._handler.serve(request, "chat", parsed, keep)
 
     def _keep(self, parsed: Chat, key: str | None) -> Keep | None:
-        stored, table = parsed.stored, self._stored
-        if stored is None or table is None:
+        stored = parsed.stored
+        if stored is None:
             return None
 
-        def keep(completion: dict[str, Any]) -> None:
+        async def keep(completion: dict[str, Any]) -> tuple[str, ...]:
             made = StoredCompletion(completion, stored.metadata, stored.messages)
-            table.put(made, key).addErrback(
-                lambda why: self.log.failure("a completion was not stored", why)
-            )
+            putting = self._table.put(made, key)
+            there = await in_time(self._reactor, putting, "a completion")
+            return () if there else ("store",)
 
         return keep
 
@@ -123,10 +122,10 @@ class ChatAPI:
 
     @property
     def _table(self) -> CompletionTable:
-        if self._stored is None:
+        if self._store is None:
             why = "there are no stored completions here: this server runs with --no-store"
             raise FailureError(Failure(Kind.NOT_FOUND, why, 404))
-        return self._stored
+        return self._store.completions
 
 
 def _told(found: StoredCompletion) -> dict[str, Any]:

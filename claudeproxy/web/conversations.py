@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from claudeproxy.dialects import conversations as dialect
@@ -22,6 +24,14 @@ from .access_log import facts
 from .bodies import read_json
 from .json_replies import reply
 from .routing import below_v1, make_app, queried
+from .storing import in_time, shielded
+
+if TYPE_CHECKING:  # PostgreSQL is an extra
+    from claudeproxy.store.leases import Leases
+
+Release = Callable[[], Deferred[None]]
+"""Lets the next response of a conversation begin, on any node once it fires. Never fails, and may
+be called again."""
 
 _app = make_app()
 _ONE = "/conversations/<ident>"
@@ -113,25 +123,47 @@ class Conversing:
     """Which conversations a response belongs to that is not complete yet: each has one at a
     time."""
 
-    log = Logger()
-
-    def __init__(self, store: ConversationTable) -> None:
+    def __init__(
+        self, reactor: IReactorTime, store: ConversationTable, leases: Leases | None
+    ) -> None:
+        """``leases``: those of this node, where there are several."""
+        self._reactor = reactor
         self._store = store
-        self._busy: set[tuple[str, str | None]] = set()
+        self._leases = leases
+        self._busy: set[str] = set()
+        self._adding: set[str] = set()
+        """Those of them whose items are on their way, whoever still waits for that."""
 
-    def begin(self, ident: str, key: str | None) -> Callable[[], None]:
+    async def begin(self, ident: str, key: str | None) -> Release:
         """A response of a conversation begins; its end is to be called.
 
         :raises FailureError: 409, when there is another one.
+        :raises StoreLost: when nobody knows.
         """
-        if (ident, key) in self._busy:
-            why = f"another response of the conversation {ident[:100]!r} is not complete yet"
-            failure = Failure(
-                Kind.INVALID, why, 409, param="conversation", code="conversation_locked"
-            )
-            raise FailureError(failure)
-        self._busy.add((ident, key))
-        return lambda: self._busy.discard((ident, key))
+        name = _lease(ident, key)
+        if name in self._busy:
+            raise _locked(ident)
+        self._busy.add(name)
+
+        def release(_: Any = None) -> Deferred[None]:
+            if name not in held or name in self._adding:
+                return succeed(None)
+            held.remove(name)
+            self._busy.remove(name)
+            return succeed(None) if self._leases is None else self._leases.release([name])
+
+        held = {name}
+        if self._leases is not None:
+            taking = self._leases.take([name])
+            try:
+                taken = await shielded(taking)
+            except BaseException:
+                taking.addBoth(release)
+                raise
+            if taken:
+                release()
+                raise _locked(ident)
+        return release
 
     def keep(
         self,
@@ -139,15 +171,34 @@ class Conversing:
         response: Mapping[str, Any],
         items: Sequence[Mapping[str, Any]],
         key: str | None,
-    ) -> None:
-        """Add a complete ``response`` and its own input ``items`` to a conversation."""
+        release: Release,
+    ) -> Deferred[bool]:
+        """Add a complete ``response`` and its own input ``items`` to a conversation, and let the
+        next one begin. Whether they are added, see :func:`~.storing.in_time`."""
         said = dialect.own_items(response["id"].removeprefix("resp_"), items)
         added = self._store.add(ident, [*said, *response["output"]], key)
-        added.addCallbacks(self._kept, lambda why: self.log.failure("items are not kept", why))
+        name = _lease(ident, key)
+        self._adding.add(name)
 
-    def _kept(self, there: bool | None) -> None:
-        if not there:
-            self.log.warn("a response was not added to its conversation, which is full or deleted")
+        def over(there: Any) -> Deferred[Any]:
+            self._adding.discard(name)
+            return release().addCallback(lambda _: there)
+
+        added.addBoth(over)
+        what, full = "a response of a conversation", "that is full or deleted"
+        return in_time(self._reactor, added, what, full)
+
+
+def _lease(ident: str, key: str | None) -> str:
+    # A name of any length, which is the client's, becomes one that anybody may be told.
+    return "conversation " + sha256(f"{key or ''}\0{ident}".encode()).hexdigest()
+
+
+def _locked(ident: str) -> FailureError:
+    why = f"another response of the conversation {ident[:100]!r} is not complete yet"
+    return FailureError(
+        Failure(Kind.INVALID, why, 409, param="conversation", code="conversation_locked")
+    )
 
 
 def _there(found: Any, ident: str) -> Any:

@@ -36,6 +36,21 @@ class EventLog:
         self.ended = True
         self._tell()
 
+    async def whole(self) -> None:
+        """Wait until there are no more."""
+        ended: Deferred[None] = Deferred()
+
+        def heard() -> None:
+            if self.ended and not ended.called:
+                ended.callback(None)
+
+        self.heard.add(heard)
+        try:
+            heard()
+            await ended
+        finally:
+            self.heard.discard(heard)
+
     def _tell(self) -> None:
         for heard in list(self.heard):
             heard()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -28,8 +28,9 @@ from .key_rules import check_model
 from .quotas import Quotas, headers
 from .sse import Streamed
 
-Keep = Callable[[dict[str, Any]], object]
-"""Receives the body of a complete answer, streamed or not, before the last of it is sent."""
+Keep = Callable[[dict[str, Any]], Awaitable[tuple[str, ...]]]
+"""Keeps the body of a complete answer, streamed or not, before the last of it is sent. Tells which
+fields of the request have turned out to be without effect."""
 
 
 @define
@@ -75,6 +76,7 @@ class TurnHandler:
         ignored = (*parsed.ignored, *affinity.name(request))
         n = sum(one.n for one in asked)
         collected, unended = Collected(n), set(range(n))
+        held: list[tuple[int, list[Event]]] = []
         streamed = None
         if asked[0].stream:
             streamed = Streamed(self._reactor, request, parsed.stream(), parsed.refusal)
@@ -87,16 +89,16 @@ class TurnHandler:
             elif isinstance(events[-1], (Finished, Failure)):
                 unended.remove(index)
             told.heard(events, self._reactor.seconds())
+            if streamed is not None:
+                *most, end = events
+                if keep is None or unended or isinstance(end, Failure):
+                    most = events
+                else:
+                    held.append((index, [end]))
+                streamed.events(index, most)
             if streamed is None or keep is not None:
                 collected.events(index, events)
-            if streamed is not None:
-                streamed.events(index, events)
 
-        def kept(_: None) -> None:
-            if keep is not None and collected.failure is None:
-                keep(parsed.complete(collected.answers()))
-
-        collected.done.addCallback(kept)
         asker = Asker(request_id(request), request.requestHeaders, told)
         try:
             group = await self.ask(asker, dialect, parsed, sink)
@@ -109,7 +111,14 @@ class TurnHandler:
         try:
             if streamed is not None:
                 streamed.follow(group, lambda: self._about(group, ignored, told.answered_by))
-            await served.done
+            if streamed is None or keep is not None:
+                await collected.done
+            if keep is not None and collected.failure is None:
+                ignored += await keep(parsed.complete(collected.answers()))
+            if streamed is not None:
+                for index, events in held:
+                    streamed.events(index, events)
+                await streamed.done
         finally:
             group.cancel()
             if streamed is not None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from claudeproxy.dialects import compaction, responses, responses_items
 from claudeproxy.dialects.responses import Responses
 from claudeproxy.dialects.responses_input import Past
-from claudeproxy.dialects.responses_replay import replay
 from claudeproxy.engine.engine import Engine
 from claudeproxy.messages import Failure, FailureError, Kind
 from claudeproxy.store.responses import Stored
@@ -22,35 +22,48 @@ from claudeproxy.store.store import Store
 
 from . import affinity, stored_responses
 from .access_log import facts
-from .background import Background, as_told
+from .background import Background
 from .bodies import read_json
-from .conversations import Conversing
+from .conversations import Conversing, Release
+from .elsewhere import CANCEL, DELETE, Elsewhere
 from .event_log import EventLog, Follower
 from .fairness import TimeSlice, no_collector
 from .handler import Keep, TurnHandler
 from .json_replies import refuse, reply, request_id
 from .responses_socket import ResponsesSocket
 from .routing import below_v1, make_app, queried
+from .storing import LOST, in_time
+
+if TYPE_CHECKING:  # PostgreSQL is an extra
+    from claudeproxy.store.shared import Shared
 
 _app = make_app()
 _ONE = "/responses/<ident>"
 
 
 class ResponsesAPI:
-    """The endpoints, over one engine. ``store``: ``None`` to keep nothing."""
+    """The endpoints, over one engine. ``store``: ``None`` to keep nothing; ``shared``: what the
+    node has together with others, ``None`` without any."""
 
     app = _app
 
     def __init__(
-        self, reactor: IReactorTime, engine: Engine, handler: TurnHandler, store: Store | None
+        self,
+        reactor: IReactorTime,
+        engine: Engine,
+        handler: TurnHandler,
+        store: Store | None,
+        shared: Shared | None,
     ) -> None:
         self._reactor = reactor
         self._engine = engine
         self._handler = handler
         self._store = store
         if store is not None:
-            self._conversing = Conversing(store.conversations)
-            self._background = Background(reactor, handler, store.responses)
+            leases = None if shared is None else shared.leases
+            self._conversing = Conversing(reactor, store.conversations, leases)
+            self._background = Background(reactor, handler, store.responses, shared)
+            self._elsewhere = Elsewhere(reactor, store.responses, shared)
 
     @below_v1(_app, "/responses", "POST")
     async def create(self, request: Request) -> bytes:
@@ -59,26 +72,36 @@ class ResponsesAPI:
         time_slice = TimeSlice(self._reactor)
         body, key = read_json(request), facts(request).key
         await time_slice.give_way()
-        release = self.begin(body, key)
+        release = await self.begin(body, key)
         try:
             past = await self.past(body, key)
             parsed = self.read(body, request_id(request), past)
             await time_slice.give_way()
             if parsed.dropped:
                 request.setHeader(b"x-claudemax-truncated", str(parsed.dropped).encode())
+            keep = self.keep(parsed, key, release)
             if not parsed.background:
-                keep = self.keep(parsed, key)
                 return await self._handler.serve(request, "responses", parsed, keep)
             try:
-                log, response = await self._start(request, parsed, key, release)
+                running = await self._background.start(request, parsed, keep, release)
             except FailureError as error:
                 return refuse(request, error.failure, parsed.refusal)
             release = _nothing
         finally:
             release()
+        ignored, response = (*parsed.ignored, *affinity.name(request)), running.response
+        if not await running.begun:
+            ignored, response = (*ignored, "store"), {**response, "store": False}
+        if ignored:
+            request.setHeader(b"x-claudemax-ignored", ", ".join(ignored).encode())
         if parsed.request.stream:
-            return await Follower(self._reactor, request, log, 0).serve()
+            return await Follower(self._reactor, request, running.log, 0).serve()
         return reply(request, response)
+
+    async def settled(self) -> None:
+        """All that has ended is stored, or cannot be."""
+        if self._store is not None:
+            await self._background.settled()
 
     def socket(self, request: Request) -> None:
         """Responses over a WebSocket, as long as ``request`` is open."""
@@ -92,7 +115,7 @@ class ResponsesAPI:
             request.setHeader(b"x-claudemax-ignored", ", ".join(ignored).encode())
         ResponsesSocket(self._reactor, request, self._handler, self).open()
 
-    def begin(self, body: Any, key: str | None) -> Callable[[], object]:
+    async def begin(self, body: Any, key: str | None) -> Release:
         """A response begins; its end is to be called.
 
         :raises FailureError: 409, when another one of its conversation has not ended.
@@ -100,11 +123,20 @@ class ResponsesAPI:
         conversation = responses.references(body).conversation
         if conversation is None or self._store is None:
             return _nothing
-        return self._conversing.begin(conversation, key)
+        return await self._conversing.begin(conversation, key)
 
-    def past(self, body: Any, key: str | None) -> Awaitable[Past | None]:
-        """What is stored of what a body refers to."""
-        return stored_responses.past(self._store, responses.references(body), key)
+    async def past(self, body: Any, key: str | None) -> Past | None:
+        """What is stored of what a body refers to. ``None`` without a store, and while that does
+        not answer.
+
+        :raises FailureError: 503, when the body needs one that does not answer.
+        """
+        wanted = responses.references(body)
+        if self._store is None or not self._store.lost:
+            return await stored_responses.past(self._store, wanted, key)
+        if wanted:
+            raise FailureError(LOST)
+        return None
 
     def read(self, body: Any, request_id: str, past: Past | None) -> Responses:
         """A body, read.
@@ -115,39 +147,28 @@ class ResponsesAPI:
         with no_collector():
             return responses.read(body, ident, now, past, _now, self._context)
 
-    def keep(self, parsed: Responses, key: str | None) -> Keep | None:
-        """What keeps the response, in the store and its conversation; ``None`` if nothing does."""
+    def keep(self, parsed: Responses, key: str | None, release: Release) -> Keep | None:
+        """What keeps the response, in the store and its conversation; ``None`` if nothing does.
+        ``release``: from :meth:`begin`."""
         store, conversation = self._store, parsed.conversation
         if store is None or not (parsed.keep or conversation):
             return None
 
-        def keep(response: dict[str, Any]) -> None:
+        async def keep(response: dict[str, Any]) -> tuple[str, ...]:
+            waiting = {}
             if parsed.keep and not parsed.background:
-                store.responses.put(Stored(response, parsed.items, parsed.previous, key))
+                stored = Stored(response, parsed.items, parsed.previous, key)
+                waiting["store"] = in_time(self._reactor, store.responses.put(stored), "a response")
             if conversation:
-                self._conversing.keep(conversation, response, parsed.items, key)
+                waiting["conversation"] = self._conversing.keep(
+                    conversation, response, parsed.items, key, release
+                )
+            lost = tuple([name for name, there in waiting.items() if not await there])
+            if "store" in lost:
+                parsed.envelope.forget()
+            return lost
 
         return keep
-
-    async def _start(
-        self,
-        request: Request,
-        parsed: Responses,
-        key: str | None,
-        release: Callable[[], object],
-    ) -> tuple[EventLog, dict[str, Any]]:
-        keep = self.keep(parsed, key)
-
-        def over(response: dict[str, Any]) -> None:
-            if keep is not None and response["status"] in ("completed", "incomplete"):
-                keep(response)
-            release()
-
-        running = await self._background.start(request, parsed, over)
-        ignored = (*parsed.ignored, *affinity.name(request))
-        if ignored:
-            request.setHeader(b"x-claudemax-ignored", ", ".join(ignored).encode())
-        return running.log, running.stream.response
 
     @below_v1(_app, "/responses/compact", "POST")
     async def compact(self, request: Request) -> bytes:
@@ -182,15 +203,21 @@ class ResponsesAPI:
         running = None if self._store is None else self._background.find(ident, key)
         if running is not None:
             if first is None:
-                return reply(request, running.stream.response)
+                return reply(request, await self._background.told(running))
             return await Follower(self._reactor, request, running.log, first).serve()
         found = await self._stored(ident, key)
-        response = as_told(found.response)
         if first is None:
-            return reply(request, response)
-        assert self._store is not None
-        log = EventLog(await self._store.responses.events(ident) or replay(response), ended=True)
-        return await Follower(self._reactor, request, log, first).serve()
+            return reply(request, found.response)
+        if not found.running:
+            log = EventLog(await self._elsewhere.events(found), ended=True)
+            return await Follower(self._reactor, request, log, first).serve()
+        log = EventLog()
+        filling = ensureDeferred(self._elsewhere.fill(log, ident, key))
+        filling.addErrback(lambda why: why.trap(CancelledError))
+        try:
+            return await Follower(self._reactor, request, log, first).serve()
+        finally:
+            filling.cancel()
 
     @below_v1(_app, f"{_ONE}/cancel", "POST")
     async def cancel(self, request: Request, ident: str) -> bytes:
@@ -199,12 +226,14 @@ class ResponsesAPI:
         running = None if self._store is None else self._background.find(ident, key)
         if running is not None:
             self._background.cancel(running)
-            return reply(request, running.stream.response)
+            return reply(request, await self._background.told(running))
         found = await self._stored(ident, key)
         if not found.response.get("background"):
             why = f"the response {ident[:100]!r} does not run in the background"
             raise FailureError.invalid(why, "response_id")
-        return reply(request, as_told(found.response))
+        if found.running:
+            found = self._found(await self._elsewhere.ask(CANCEL, ident, key), ident)
+        return reply(request, found.response)
 
     @below_v1(_app, f"{_ONE}/input_items", "GET")
     async def input_items(self, request: Request, ident: str) -> bytes:
@@ -218,14 +247,23 @@ class ResponsesAPI:
     async def delete(self, request: Request, ident: str) -> bytes:
         """Delete a stored response. One that runs is ended."""
         key = facts(request).key
-        if self._store is not None and self._background.find(ident, key) is not None:
-            self._background.delete(ident)
-        if self._store is None or not await self._store.responses.delete(ident, key):
-            raise self._not_found(ident)
-        return reply(request, {"id": ident, "object": "response", "deleted": True})
+        running = None if self._store is None else self._background.find(ident, key)
+        if running is not None:
+            await self._background.delete(running)
+            return _deleted(request, ident)
+        found: Stored | None = await self._stored(ident, key)
+        if found is not None and found.running:
+            found = await self._elsewhere.ask(DELETE, ident, key)
+        if found is not None and self._store is not None:
+            await self._store.responses.delete(ident, key)
+        return _deleted(request, ident)
 
     async def _stored(self, ident: str, key: str | None) -> Stored:
-        found = None if self._store is None else await self._store.responses.get(ident, key)
+        """One that does not run here."""
+        there = self._store is not None
+        return self._found(await self._elsewhere.get(ident, key) if there else None, ident)
+
+    def _found(self, found: Stored | None, ident: str) -> Stored:
         if found is None:
             raise self._not_found(ident)
         return found
@@ -258,8 +296,13 @@ def _first(query: Mapping[str, str]) -> int | None:
     return int(after) + 1
 
 
-def _nothing() -> None:
+def _deleted(request: Request, ident: str) -> bytes:
+    return reply(request, {"id": ident, "object": "response", "deleted": True})
+
+
+def _nothing() -> Deferred[None]:
     """There is nothing to release."""
+    return succeed(None)
 
 
 def _now() -> int:

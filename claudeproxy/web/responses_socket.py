@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -19,12 +19,15 @@ from claudeproxy.dialects.responses_input import Item, Past
 from claudeproxy.dialects.responses_replay import replay
 from claudeproxy.engine.engine import TurnGroup
 from claudeproxy.messages import Event, Failure, FailureError, Finished, Kind
+from claudeproxy.store.database import StoreLost
 
 from .access_log import Facts
 from .bodies import parse_json
+from .conversations import Release
 from .fairness import TimeSlice
 from .handler import Asker, Keep, TurnHandler
-from .json_replies import failure_headers
+from .json_replies import Collected, failure_headers
+from .storing import LOST
 from .websocket import AWAY, WebSocket
 
 LIFETIME = 3600.0
@@ -40,7 +43,7 @@ _METHOD = b"WS"
 class API(Protocol):
     """What is needed of the Responses API; see there."""
 
-    def begin(self, body: Any, key: str | None) -> Callable[[], object]:
+    async def begin(self, body: Any, key: str | None) -> Release:
         """A response begins."""
 
     def past(self, body: Any, key: str | None) -> Awaitable[Past | None]:
@@ -49,7 +52,7 @@ class API(Protocol):
     def read(self, body: Any, request_id: str, past: Past | None) -> Responses:
         """A body, read."""
 
-    def keep(self, parsed: Responses, key: str | None) -> Keep | None:
+    def keep(self, parsed: Responses, key: str | None, release: Release) -> Keep | None:
         """What keeps the response."""
 
 
@@ -148,35 +151,39 @@ class ResponsesSocket:
     async def _serve(self, asker: Asker, text: str) -> None:
         told, before, left = asker.told, self._socket.sent, False
         status, previous = 200, None
-        release: Callable[[], object] = _nothing
+        release: Release | None = None
         try:
             time_slice = TimeSlice(self._reactor)
             body = self._body(asker, text)
             await time_slice.give_way()
             previous = body.get("previous_response_id")
-            release = self._api.begin(body, told.key)
+            release = await self._api.begin(body, told.key)
             parsed = self._api.read(body, asker.ident, await self._past(body, told.key))
             await time_slice.give_way()
             if parsed.background:
                 raise FailureError.invalid("background: not over a WebSocket", "background")
-            keep = self._api.keep(parsed, told.key)
+            keep = self._api.keep(parsed, told.key, release)
             if body.get("generate") is False:
+                if keep is not None:
+                    await keep(parsed.envelope.response("completed"))
                 response: dict[str, Any] | None = parsed.envelope.response("completed")
                 self._send(replay(parsed.envelope.response("completed")))
             else:
-                response = await self._answer(asker, parsed)
+                response = await self._answer(asker, parsed, keep)
             if response is not None:
-                if keep is not None:
-                    keep(response)
                 self._remember(parsed, response)
         except FailureError as error:
             told.failure = error.failure
             self._refuse(error.failure)
+        except StoreLost:
+            told.failure = LOST
+            self._refuse(LOST)
         except CancelledError:
             left = True
             raise
         finally:
-            release()
+            if release is not None:
+                release()
             if told.failure is not None:
                 status = refusal(told.failure)[0]
                 if self._last is not None and self._last.ident == previous:
@@ -210,7 +217,9 @@ class ResponsesSocket:
             return await self._api.past(body, key)
         past = await self._api.past({**body, "previous_response_id": None}, key)
         known = {item["id"]: item for item in last.items if "id" in item}
-        return Past(last.items, {**(past.items if past is not None else {}), **known})
+        if past is None:
+            return Past(last.items, known, stores=False)
+        return Past(last.items, {**past.items, **known})
 
     def _remember(self, parsed: Responses, response: dict[str, Any]) -> None:
         last, said = self._last, [*parsed.items, *response["output"]]
@@ -221,35 +230,39 @@ class ResponsesSocket:
         if size <= self._handler.max_body:
             self._last = Last(str(response["id"]), history, size)
 
-    async def _answer(self, asker: Asker, parsed: Responses) -> dict[str, Any] | None:
-        """The response, once all of it is sent; ``None`` if it has failed."""
-        stream, told = parsed.stream(), asker.told
-        done: Deferred[None] = Deferred()
+    async def _answer(
+        self, asker: Asker, parsed: Responses, keep: Keep | None
+    ) -> dict[str, Any] | None:
+        """The response, once it is kept and all of it is sent; ``None`` if it has failed."""
+        stream, told, collected = parsed.stream(), asker.told, Collected(1)
+        end: list[Event] = []
 
         def sink(_: int, events: list[Event]) -> None:
             told.heard(events, self._reactor.seconds())
-            end = events[-1]
-            if isinstance(end, Failure):
-                told.failure = end
-                if stream.status == "queued":  # nothing is sent yet
-                    self._refuse(end)
-                    events = []
-            if events:
-                self._send(stream.render(0, events))
-            if isinstance(end, (Finished, Failure)) and not done.called:
-                done.callback(None)
+            if isinstance(events[-1], Failure) and stream.status == "queued":  # nothing is sent yet
+                self._refuse(events[-1])
+            else:
+                last = isinstance(events[-1], Finished)
+                end[:] = events[-1:] if last else []
+                self._send(stream.render(0, events[:-1] if last else events))
+            collected.events(0, events)
 
         group = await self._handler.ask(asker, "responses", parsed, sink)
         self._group = group
         if self._paused:
             group.pause()
         try:
-            await done
+            await collected.done
         finally:
             self._group = None
             group.cancel()
-            told.placement = group.placement
-        return None if told.failure is not None else stream.response
+            told.placement, told.failure = group.placement, collected.failure
+        if told.failure is not None:
+            return None
+        if keep is not None:
+            await keep(parsed.complete(collected.answers()))
+        self._send(stream.render(0, end))
+        return stream.response
 
     def _send(self, events: bytes) -> None:
         for event in events.decode().split("\n\n"):
@@ -268,7 +281,3 @@ class ResponsesSocket:
             told["headers"] = headers
         error["code"] = error["code"] or error["type"]
         self._socket.send(json.dumps({**told, **body}))
-
-
-def _nothing() -> None:
-    """There is nothing to release."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
@@ -42,6 +42,9 @@ from .resource import APIResource
 from .responses import ResponsesAPI
 from .routing import below_v1, make_app
 
+if TYPE_CHECKING:  # PostgreSQL is an extra
+    from claudeproxy.store.shared import Shared
+
 Read = Callable[[Any, str, int], ParsedBody]
 """A dialect's function to read a body; see :class:`~claudeproxy.dialects.shapes.ParsedBody`."""
 
@@ -72,6 +75,7 @@ class API:
         metrics: Metrics,
         *,
         store: Store | None = None,
+        shared: Shared | None = None,
         ledger: Ledger | None = None,
         counts: Counts,
         turns: Turns,
@@ -79,7 +83,8 @@ class API:
     ) -> None:
         """``metrics``: what ``/metrics`` says. Responses are kept in ``store``, turns in
         ``ledger``, whole exchanges by ``recorder``; nowhere where that is ``None``. ``counts``:
-        what keys have used; ``turns``: takes each turn that is over."""
+        what keys have used; ``turns``: takes each turn that is over; ``shared``: what this node has
+        together with others that use the same store."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
@@ -93,7 +98,7 @@ class API:
         self.journal.observers.append(lambda record: turns(record, self.quotas.plan()))
         self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
         self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
-        self._responses = ResponsesAPI(reactor, engine, self._handler, store)
+        self._responses = ResponsesAPI(reactor, engine, self._handler, store, shared)
         self._conversations = ConversationsAPI(store)
         self._chat = ChatAPI(reactor, self._handler, store)
 
@@ -118,6 +123,10 @@ class API:
             pages=pages or {},
             sockets=dict.fromkeys((b"responses", b"v1/responses"), self._responses.socket),
         )
+
+    async def settled(self) -> None:
+        """All that has ended is stored, or cannot be."""
+        await self._responses.settled()
 
     async def told_keys(self) -> list[dict[str, Any]]:
         """The keys with their quotas, as ``/v1/usage`` tells them; none where none is needed."""

@@ -15,8 +15,10 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from claudeproxy.messages import Failure, FailureError, Kind
+from claudeproxy.store.database import StoreLost
 
 from .json_replies import refuse
+from .storing import LOST
 
 ROUTES = (
     "/v1/chat/completions",
@@ -64,6 +66,7 @@ def make_app() -> Klein:
     """An app that replies to errors as the API does."""
     app = Klein()
     app.handle_errors(FailureError)(_failed)
+    app.handle_errors(StoreLost)(lambda self, request, failure: refuse(request, LOST))
     app.handle_errors(HTTPException)(_no_route)
     app.handle_errors(Exception)(_broken)
     return app

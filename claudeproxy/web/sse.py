@@ -144,7 +144,7 @@ class Streamed:
 
     def events(self, index: int, events: list[Event]) -> None:
         """A burst of events of answer ``index``."""
-        if self.done.called:
+        if self.done.called or not events:
             return
         if isinstance(events[-1], Failure):
             self.failure = events[-1]

@@ -11,9 +11,6 @@ from claudeproxy.dialects.responses_items import listed
 from claudeproxy.messages import FailureError
 from claudeproxy.store.store import Store
 
-RUNNING = ("queued", "in_progress")
-"""The statuses of a response that is not over."""
-
 
 async def past(store: Store | None, wanted: References, key: str | None) -> Past | None:
     """The stored responses and items that a body of the holder of ``key`` refers to; ``None``
@@ -33,7 +30,7 @@ async def past(store: Store | None, wanted: References, key: str | None) -> Past
     chain = await store.responses.chain(wanted.previous, key)
     if chain is None:
         return Past(None, items)
-    if chain[-1].response["status"] in RUNNING:
+    if chain[-1].running:
         why = f"the response {wanted.previous[:100]!r} is not complete yet"
         raise FailureError.invalid(why, "previous_response_id")
     history = [item for stored in chain for item in (*stored.items, *stored.output)]

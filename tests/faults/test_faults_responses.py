@@ -15,7 +15,9 @@ import pytest
 import treq
 from harness import Daemon, in_thread, start_daemon, stop_daemon, until
 from matrix import fault
+from postgres import Postgres
 from pytest_twisted import ensureDeferred
+from subdaemon import Twistd
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
@@ -90,7 +92,7 @@ async def test_a_restart_loses_what_runs_and_says_so(tmp_path: Path) -> None:
             "the daemon is stopping",
         )
         file.execute("DELETE FROM responses")
-        file.execute(f"INSERT INTO responses VALUES ({', '.join('?' * 7)})", as_killed)
+        file.execute(f"INSERT INTO responses VALUES ({', '.join('?' * len(as_killed))})", as_killed)
         file.commit()
     daemon = await start_daemon(tmp_path / "home", claude=cli)
     try:
@@ -107,9 +109,77 @@ async def test_a_restart_loses_what_runs_and_says_so(tmp_path: Path) -> None:
 
 
 @fault(
+    "daemon",
+    "is killed, and others share its store, while a background response runs",
+    "for 15 seconds the others tell it as running, then as failed; its conversation goes on there",
+)
+@ensureDeferred
+async def test_a_node_is_killed(
+    postgres_url: str, postgres: Postgres, make_daemon: Any, tmp_path: Path
+) -> None:
+    node = Twistd(tmp_path, "--store", postgres_url)
+    fake_cli(tmp_path / "cli", deltas=500, pause=0.1)
+    other = await make_daemon(store=postgres_url, claude=fake_cli(tmp_path / "other"))
+    try:
+        await in_thread(node.up)
+        asked: dict[str, Any] = {"model": "haiku", "input": "x"}
+        made = await treq.json_content(await other.post("/v1/conversations", {}))
+        asked["conversation"] = made["id"]
+        body = json.dumps({**asked, "background": True}).encode()
+        begun = await in_thread(lambda: node._send("POST", "/v1/responses", body).read())
+        ident = json.loads(begun)["id"]
+    finally:
+        node.kill()
+    client = sdk(other).responses
+    assert (await in_thread(client.retrieve, ident)).status == "queued"
+    assert (await other.post("/v1/responses", asked)).code == 409
+    sql = "UPDATE claudemax.nodes SET seen = seen - INTERVAL '15 seconds' WHERE id <> '{}'"
+    postgres.execute(sql.format(other.api.node), postgres_url.rpartition("/")[2])
+    found = await in_thread(client.retrieve, ident)
+    assert (found.status, "has ended" in found.error.message) == ("failed", True)
+    assert (await in_thread(client.cancel, ident)).status == "failed"
+    assert (await other.post("/v1/responses", asked)).code == 200
+
+
+@fault(
+    "machine",
+    "loses the PostgreSQL of --store in mid-answer",
+    "the answer goes on to its end, which says that it is not stored; what needs the store is "
+    "refused (503, store_lost), the rest answered; once it is back, what ended meanwhile is stored",
+)
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_the_store_is_lost_in_mid_answer(
+    postgres_url: str,
+    postgres: Postgres,
+    make_daemon: Any,
+    tmp_path: Path,
+    nothing_logged: list[str],
+) -> None:
+    cli = fake_cli(tmp_path / "cli", deltas=20, pause=0.05)
+    daemon = await make_daemon(store=postgres_url, claude=cli, no_ledger=True)
+    first = await begin(daemon)
+    streaming = await daemon.post("/v1/responses", {"model": "haiku", "input": "x", "stream": True})
+    postgres.stop("immediate")
+    lines = (await treq.text_content(streaming)).split("\n")
+    last = json.loads([line for line in lines if line.startswith("data: ")][-1][6:])
+    assert (last["type"], last["response"]["store"]) == ("response.completed", False)
+    assert not (await over(daemon, first.id)).store
+    with pytest.raises(openai.InternalServerError, match="store does not answer"):
+        await begin(daemon)
+    assert set(nothing_logged) == {"{what} is not stored: {why}"}
+    postgres.start()
+    await until(lambda: not daemon.api._kept.store.lost)
+    found = f"SELECT count(*) FROM claudemax.responses WHERE id = '{first.id}' AND node IS NULL"
+    await until(lambda: postgres.execute(found, postgres_url.rpartition("/")[2]) == "1")
+    assert (await in_thread(sdk(daemon).responses.retrieve, first.id)).store
+
+
+@fault(
     "machine",
     "has a full disk under the stored responses",
-    "turns go on; a background response is told from memory; the log says that it is not stored",
+    "turns go on, and replies say that they are not stored, as the log does; a background response "
+    "is told from memory",
 )
 @pytest.mark.expected_errors
 @ensureDeferred

@@ -21,7 +21,7 @@ from claudeproxy.store.sqlite import SQLite
 from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.store.tables import Bounds
 
-BOUNDS = Bounds(max_age=100, max_bytes=1000)
+BOUNDS = Bounds(max_age=100, max_bytes=1000, tidy=0)
 
 
 class Clock:
@@ -174,14 +174,23 @@ def test_a_locked_file_is_left_where_it_is(
     assert not path.with_name("responses.sqlite.broken").exists()
 
 
-@pytest.mark.expected_errors
 @ensureDeferred
-async def test_a_response_that_cannot_be_stored_is_logged(
-    store: ResponseTable, nothing_logged: list[str]
-) -> None:
-    await store.put(Stored({"id": "a", "output": [object()]}, []))
-    assert "is not JSON serializable" in nothing_logged[0]
-    nothing_logged.clear()
+async def test_what_has_begun_never_takes_the_place_of_its_end(store: ResponseTable) -> None:
+    await store.put(stored("a", text="ended"))
+    assert await store.begin(stored("a", text="begun"))
+    assert await store.get("a") == stored("a", text="ended")
+
+
+@ensureDeferred
+async def test_it_is_tidied_now_and_then(database: Database, clock: Clock) -> None:
+    table = Store(database, clock, Bounds(max_age=100, max_bytes=300, tidy=60)).responses
+    for ident in "abc":
+        clock.now += 1
+        await table.put(stored(ident, text="x" * 150))
+    assert await table.get("a") is not None
+    clock.now += 60
+    await table.put(stored("d", text="x" * 150))
+    assert [await table.get(ident) is not None for ident in "abcd"] == [False] * 3 + [True]
 
 
 @ensureDeferred

@@ -48,7 +48,7 @@ def sqlite(path: Path) -> Iterator[SQLite]:
 
 @pytest.fixture
 def store(database: Database, clock: Clock) -> Store:
-    return Store(database, clock, Bounds(max_age=100, max_bytes=1000))
+    return Store(database, clock, Bounds(max_age=100, max_bytes=1000, tidy=0))
 
 
 async def count(database: Database, table: str) -> int:
