@@ -331,14 +331,13 @@ class Client:
             turn.request_id = raw.headers["x-request-id"]
             whole = raw.parse()
             # The store may be lost meanwhile; then the reply says so.
-            if "store" not in raw.headers.get("x-claudemax-ignored", ""):
+            turn.ignored = raw.headers.get("x-claudemax-ignored", "")
+            if "store" not in turn.ignored:
                 told.append(whole.id)
             return whole.choices[0].message.content or ""
 
         self.ask("chat, stored", url, how, question)
         if not told:
-            if not self.farm.store_lost.is_set():
-                self.wrong(f"{question} is not stored, though there is a store")
             return
         kept = self.read(self.anywhere(), lambda client: client.chat.completions.retrieve(told[0]))
         if question not in (kept.choices[0].message.content or ""):
