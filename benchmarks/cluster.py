@@ -1,9 +1,9 @@
 """What several nodes cost the PostgreSQL that they share, and what it costs them.
 
 ``python -m benchmarks.cluster`` prints the figures, in some minutes. The server is a real one that
-keeps what it commits; nodes are the real tables, many of them in a process. They share this machine's
-cores with the server, so what is measured is a lower bound for one that is alone; the CPU of a turn
-tells what that would do.
+keeps what it commits; nodes are the real tables, many of them in a process. They share this
+machine's cores with the server, so what is measured is a lower bound for one that is alone; the CPU
+of a turn tells what that would do.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.ledger.shares import Plan
 from claudeproxy.messages import Usage
+from claudeproxy.store.database import StoreLost
 from claudeproxy.store.nodes import Nodes
 from claudeproxy.store.postgres import PostgreSQL
 from claudeproxy.store.responses import Stored
@@ -73,8 +74,9 @@ SAFE = {
 async def nodes(
     reactor: Any, url: str, number: int, seconds: float, pace: float, shared: bool
 ) -> None:
-    """So many nodes, each with one turn at a time. Prints how many turns there were, how long each
-    step took at the median, and the seconds of CPU."""
+    """So many nodes, each with one turn at a time. Prints how many turns there were, how many of
+    them the server did not serve in time, how long each step took at the median, and the seconds of
+    CPU."""
     databases = [PostgreSQL(url) for _ in range(number)]
     for database in databases:
         database.open(reactor)
@@ -84,20 +86,22 @@ async def nodes(
         ensureDeferred(_work(reactor, database, "key" if shared else f"key-{uuid4()}", until, pace))
         for database in databases
     ]
-    took = [step for steps in await gatherResults(working) for step in steps]
+    ended = await gatherResults(working)
+    took = [step for steps, _ in ended for step in steps]
     used = time.process_time() - before
     for database in databases:
         database.close()
     medians = [statistics.median(times) * 1000 for times in zip(*took, strict=True)]
-    print(json.dumps({"turns": len(took), "cpu": used, "steps": medians}))
+    late = sum(late for _, late in ended)
+    print(json.dumps({"turns": len(took), "late": late, "cpu": used, "steps": medians}))
 
 
 async def _work(
     reactor: Any, database: PostgreSQL, key: str, until: float, pace: float
-) -> list[Any]:
+) -> tuple[list[Any], int]:
     """What a node asks of the store for each turn: to count it, to note it, to keep its answer.
-    Seconds of each."""
-    ledger, store, took = Ledger(database), Store(database), []
+    Seconds of each; and how many turns were too late for the server's timeout."""
+    ledger, store, took, late = Ledger(database), Store(database), [], 0
     node = Nodes(reactor, database, str(uuid4()))
     node.start()
     due = time.monotonic() + random.uniform(0, pace)
@@ -105,14 +109,18 @@ async def _work(
         await deferLater(reactor, max(0.0, due - time.monotonic()), lambda: None)
         due += pace
         now, began = time.time(), time.monotonic()
-        await ledger.counts.take(key, "account", lambda used: True)
-        taken = time.monotonic()
-        await ledger.put(_turn(key, now), Plan(now, "account", {"five_hour": now + 3600}))
-        noted = time.monotonic()
-        await store.responses.put(_stored(key))
-        took.append((taken - began, noted - taken, time.monotonic() - noted))
+        try:
+            await ledger.counts.take(key, "account", lambda used: True)
+            taken = time.monotonic()
+            await ledger.put(_turn(key, now), Plan(now, "account", {"five_hour": now + 3600}))
+            noted = time.monotonic()
+            await store.responses.put(_stored(key))
+        except StoreLost:
+            late += 1
+        else:
+            took.append((taken - began, noted - taken, time.monotonic() - noted))
     await node.stop()
-    return took
+    return took, late
 
 
 def _turn(key: str, now: float) -> TurnRecord:
@@ -162,10 +170,12 @@ def many(server: Postgres, number: int, pace: float = 0.0, shared: bool = False)
     how = f"{number} nodes, {'one key' if shared else 'a key each'}, " + (
         f"a turn in {pace:g} s" if pace else "as fast as it goes"
     )
-    print(f"{how}: {turns / SECONDS:.0f} turns/s, {commits / SECONDS:.0f} transactions/s\n"
-          f"     a turn: {commits / turns:.1f} transactions, {calls / turns:.0f} statements, CPU "
-          f"{1000 * used / turns:.2f} ms of the server and "
-          f"{1000 * sum(one['cpu'] for one in told) / turns:.2f} ms of the nodes; "
+    late = sum(one["late"] for one in told)
+    print(f"{how}: {turns / SECONDS:.0f} turns/s, {commits / SECONDS:.0f} transactions/s"
+          f"{f', {late} turns too late' if late else ''}")  # fmt: skip
+    ours = sum(one["cpu"] for one in told)
+    print(f"     a turn: {commits / turns:.1f} transactions, {calls / turns:.0f} statements, CPU "
+          f"{1000 * used / turns:.2f} ms of the server, {1000 * ours / turns:.2f} of the nodes; "
           f"median: count {take:.1f}, note {put:.1f}, keep {keep:.1f} ms", flush=True)  # fmt: skip
     if number == FASTEST[-1]:
         for table in TABLES:
@@ -173,7 +183,7 @@ def many(server: Postgres, number: int, pace: float = 0.0, shared: bool = False)
                 f"SELECT (SELECT count(*) FROM {table}), pg_total_relation_size('{table}')", name
             ).split("|")
             print(
-                f"     {table}: {int(rows) / turns:.3f} rows and {int(size) / turns:.0f} bytes a turn"
+                f"     {table}: {int(rows) / turns:.3f} rows, {int(size) / turns:.0f} bytes a turn"
             )
     server.drop_database(url)
 
@@ -247,15 +257,15 @@ def node(double: Double, what: str, *options: str) -> None:
         used, took = daemon.cpu() - before, time.monotonic() - began
     finally:
         daemon.end()
-    print(f"{what}: {TURNS / took:.0f} turns/s, {1000 * used / TURNS:.2f} ms CPU of the node a turn",
-          flush=True)  # fmt: skip
+    cpu = 1000 * used / TURNS
+    print(f"{what}: {TURNS / took:.0f} turns/s, {cpu:.2f} ms of its CPU a turn", flush=True)
 
 
 def main() -> None:
     if sys.argv[1:2] == ["nodes"]:
         url, number, seconds, pace, shared = sys.argv[2:]
-        react(lambda reactor: ensureDeferred(
-            nodes(reactor, url, int(number), float(seconds), float(pace), shared == "1")))  # fmt: skip
+        how = int(number), float(seconds), float(pace), shared == "1"
+        react(lambda reactor: ensureDeferred(nodes(reactor, url, *how)))
         return
     why = missing()
     if why is not None:

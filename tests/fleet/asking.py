@@ -65,7 +65,7 @@ def _code(body: Any) -> str:
     """What is wrong, from a body of any dialect; that of the balancer is its own."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if isinstance(error, Mapping):
-        if error.get("code") == STORE_LOST or STORE_LOST in str(error):
+        if STORE_LOST in str(error) or "the store does not answer" in str(error):
             return STORE_LOST
         return str(error.get("code") or error.get("type"))
     return str(error)[:60].strip()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 from attrs import define, field
 
 from .asking import CUT, LOST, STORE_LOST
 from .disturbances import Disturbances
 from .keys import LIMITED, RULES
+from .tables import Tables
 from .turns import Turn, Turns
 from .upstream import Upstream
 from .verdict import Verdict
@@ -26,13 +25,16 @@ COUNTED = "input_tokens + cache_write_tokens + output_tokens"
 class Checks:
     disturbances: Disturbances
     turns: Turns
-    database: str
     causes: Counter[tuple[str, str]] = field(factory=Counter)
     """Why turns have failed, and in which words."""
 
     @property
     def _verdict(self) -> Verdict:
         return self.disturbances.verdict
+
+    @property
+    def _tables(self) -> Tables:
+        return self.disturbances.tables
 
     @property
     def _upstream(self) -> Upstream:
@@ -50,6 +52,9 @@ class Checks:
                    self._upstream.foreign)  # fmt: skip
         twice = {asked: nodes for asked, nodes in self._upstream.reached.items() if len(nodes) > 1}
         check.none("no question was paid for twice", twice)
+        unstored = [turn for turn in self.turns if "store" in turn.ignored]
+        check.none("nothing stays unstored while there is a store",
+                   _listed(turn for turn in unstored if not self._without_store(turn)))  # fmt: skip
         unpaid = [
             t.question for t in self.turns if t.answered and not self._upstream.reached[t.question]
         ]
@@ -122,21 +127,14 @@ class Checks:
 
     # -- the ledger --
 
-    def _rows(self, sql: str) -> list[dict[str, Any]]:
-        name = self.database.rpartition("/")[2]
-        told = self.disturbances.server.execute(
-            f"SET search_path TO claudemax; SELECT coalesce(json_agg(r), '[]') FROM ({sql}) r", name
-        )
-        return list(json.loads(told))
-
     def _ledger(self) -> None:
         check = self._verdict
         answered = {turn.request_id: turn for turn in self.turns if turn.answered}
         check.check("every answer has a request id", "" not in answered)
         # How a turn was paid for is known a moment after its end.
         check.happens("every answered turn is in the ledger",
-                      lambda: answered.keys() <= set(self._told()))  # fmt: skip
-        told = self._told()
+                      lambda: answered.keys() <= set(self._tables.turns()))  # fmt: skip
+        told = self._tables.turns()
         missing = [turn for ident, turn in answered.items() if not told[ident]]
         check.none("and none is missing", _listed(missing))
         twice = {ident: n for ident, n in told.items() if n > 1}
@@ -144,13 +142,10 @@ class Checks:
         self._node_lost(told)
         self._sums()
 
-    def _told(self) -> Counter[str]:
-        return Counter(row["request_id"] for row in self._rows("SELECT request_id FROM turns"))
-
     def _node_lost(self, told: Counter[str]) -> None:
         """The turns of a killed node are told once it is back."""
         check = self._verdict
-        rows = self._rows("SELECT request_id FROM turns WHERE outcome = 'node lost'")
+        rows = self._tables.rows("SELECT request_id FROM turns WHERE outcome = 'node lost'")
         lost = {row["request_id"] for row in rows}
         killed = [turn for turn in self.turns if turn.cause and self._why(turn) == "node killed"]
         known = [turn for turn in killed if turn.request_id]
@@ -173,14 +168,14 @@ class Checks:
     def _sums(self) -> None:
         columns = "input_tokens", "output_tokens", "cache_write_tokens", "cache_read_tokens"
         sums = ", ".join(f"sum({name}) AS {name}" for name in columns)
-        turns, hours = self._rows(
+        turns, hours = self._tables.rows(
             f"SELECT count(*) AS turns, {sums} FROM turns UNION ALL "
             f"SELECT sum(turns) AS turns, {sums} FROM hours"
         )
         self._verdict.check(
             "the hours' sums are those of the turns", turns == hours, (turns, hours)
         )
-        said = self._rows("SELECT * FROM turns WHERE CAST(turns AS TEXT) LIKE '%question-%'")
+        said = self._tables.rows("SELECT * FROM turns WHERE CAST(turns AS TEXT) LIKE '%question-%'")
         self._verdict.none("the ledger has nothing that was said", said)
         self._verdict.figures["turns in the ledger"] = str(turns["turns"])
 
@@ -190,9 +185,11 @@ class Checks:
         check = self._verdict
         counts = {
             row["key"]: row
-            for row in self._rows("SELECT key, requests, tokens FROM counts WHERE period = 'day'")
+            for row in self._tables.rows(
+                "SELECT key, requests, tokens FROM counts WHERE period = 'day'"
+            )
         }
-        spent = self._rows(f"SELECT key, sum({COUNTED}) AS tokens FROM turns GROUP BY key")
+        spent = self._tables.rows(f"SELECT key, sum({COUNTED}) AS tokens FROM turns GROUP BY key")
         for row in spent:
             if "tokens=" in RULES.get(row["key"] or "", ""):
                 counted = counts[row["key"]]["tokens"]

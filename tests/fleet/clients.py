@@ -325,14 +325,20 @@ class Client:
         told: list[str] = []
 
         def how(turn: Turn) -> str:
-            whole = self.openai(url).chat.completions.create(
+            raw = self.openai(url).chat.completions.with_raw_response.create(
                 model=asking.MODEL, messages=said, store=True
             )
-            turn.request_id = whole._request_id or ""
-            told.append(whole.id)
+            turn.request_id = raw.headers["x-request-id"]
+            whole = raw.parse()
+            # The store may be lost meanwhile; then the reply says so.
+            turn.ignored = raw.headers.get("x-claudemax-ignored", "")
+            if "store" not in turn.ignored:
+                told.append(whole.id)
             return whole.choices[0].message.content or ""
 
         self.ask("chat, stored", url, how, question)
+        if not told:
+            return
         kept = self.read(self.anywhere(), lambda client: client.chat.completions.retrieve(told[0]))
         if question not in (kept.choices[0].message.content or ""):
             self.wrong(f"chat completion {told[0]} is stored as another")

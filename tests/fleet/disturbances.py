@@ -16,6 +16,7 @@ from . import asking
 from .asking import send
 from .clients import Client, Farm, Over
 from .nodes import Node, wait
+from .tables import Tables
 from .turns import Turn
 from .upstream import Upstream
 from .verdict import Verdict
@@ -29,6 +30,7 @@ class Disturbances:
     farm: Farm
     upstream: Upstream
     server: Postgres
+    tables: Tables
     verdict: Verdict
     say: Callable[[str], None]
     killed: dict[str, tuple[float, float]] = field(factory=dict)
@@ -102,12 +104,16 @@ class Disturbances:
             for node in self.farm.nodes:
                 self._without(node, before)
             self.farm.turns.reach(self.farm.turns.done + turns)
-            waiting = [node.health()[1]["store"].get("waiting_rows", 0) for node in self.farm.nodes]
+            waiting = self.waiting()
             self.verdict.check("rows of the ledger wait on every node", all(waiting), waiting)
             self.server.start()
-        took = self.verdict.happens("the rows that waited arrive", self.none_wait)
-        self.verdict.figures["the rows that waited have arrived after"] = f"{took:.1f} s"
-        self.say(f"the database is back, and {sum(waiting)} rows have arrived")
+        began, ended = self.outages[-1]
+        ids = {one.request_id for one in self.farm.turns if began < one.ended < ended
+               and one.answered}  # fmt: skip
+        took = self.verdict.happens("the turns of meanwhile come into the ledger",
+                                    lambda: ids <= self.tables.turns().keys())  # fmt: skip
+        self.verdict.figures["the turns of meanwhile are in the ledger after"] = f"{took:.1f} s"
+        self.say(f"the database is back: {waiting} rows have waited, {self.waiting()} do now")
 
     def freeze_database(self) -> None:
         """Its machine has gone: nobody says so, and connections stay open."""
@@ -140,7 +146,11 @@ class Disturbances:
 
     def none_wait(self) -> bool:
         """No row waits for the database."""
-        return not any(node.health()[1]["store"].get("waiting_rows", 0) for node in self.farm.nodes)
+        return not any(self.waiting())
+
+    def waiting(self) -> list[int]:
+        """How many rows do, on each node."""
+        return [node.health()[1]["store"]["waiting_rows"] for node in self.farm.nodes]
 
     def _response(self, node: Node) -> str:
         """The id of a response that is stored."""

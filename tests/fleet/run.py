@@ -19,6 +19,7 @@ from .clients import Farm, work
 from .disturbances import Disturbances
 from .nodes import ROOT, Node, wait
 from .plan import Plan
+from .tables import Tables
 from .turns import Turns
 from .upstream import Upstream
 from .verdict import Verdict
@@ -43,8 +44,8 @@ class Run:
         self._seconds = 0.0
         # Below those that the system gives to connections: a node gets its own again.
         self._ports = iter(SystemRandom().sample(range(30_000, 32_000), 100))
-        self._database = server.create_database()
-        store = server.url(self._database.rpartition("/")[2], GUARDED)
+        database = server.create_database()
+        store = server.url(database.rpartition("/")[2], GUARDED)
         key_file = directory / "keys"
         keys.write(key_file)
         options = [*OPTIONS, "--claude", newest_cli(), "--api-key-file", str(key_file)]
@@ -53,8 +54,11 @@ class Run:
         ports = {node.name: node.port for node in self._nodes}
         self._balancer = Balancer(directory, self._port(), ports)
         self._farm = Farm(self._balancer.url, self._nodes, self._turns)
-        self._disturbances = Disturbances(self._farm, upstream, server, self.verdict, self._say)
-        self._checks = Checks(self._disturbances, self._turns, self._database)
+        tables = Tables(server, database)
+        self._disturbances = Disturbances(
+            self._farm, upstream, server, tables, self.verdict, self._say
+        )
+        self._checks = Checks(self._disturbances, self._turns)
 
     def _node(self, directory: Path, name: str, options: list[str]) -> Node:
         home = directory / name

@@ -25,8 +25,8 @@ LATENCY = "[[wait 0.02]]"
 
 
 class Upstream:
-    """``reached``: of each question the nodes that have sent it, and were answered; ``said``: how
-    many messages of user and assistant; ``foreign``: what else than one conversation was in a
+    """``reached``: of each question the nodes that have sent it, and were answered; ``said``: for
+    each, which others were sent before it; ``foreign``: what else than one conversation was in a
     request."""
 
     account: Account
@@ -34,7 +34,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self.reached: defaultdict[str, list[str]] = defaultdict(list)
-        self.said: dict[str, int] = {}
+        self.said: dict[str, set[str]] = {}
         self.foreign: list[str] = []
         self._nodes: dict[str, str] = {}
         self._refused: Any = ()
@@ -57,9 +57,9 @@ class Upstream:
         put_login(home, login)
         return self._environ
 
-    def window(self, used: float, seconds: float = 3600) -> None:
-        """The five hours are used so far, and reset in so many seconds."""
-        resets = int(self.account.now() + seconds)
+    def window(self, used: float, *, new: bool = False) -> None:
+        """The five hours are used so far; ``new``: those that follow."""
+        resets = self.account.windows["five_hour"].resets + (5 * 3600 if new else 0)
         self.account.windows["five_hour"] = PlanWindow(used, resets)
 
     @property
@@ -73,7 +73,7 @@ class Upstream:
         question = asked[-1] if asked else ""
         token = received.headers.get("authorization", "").partition(" ")[2]
         self.reached[question].append(self._nodes.get(token, "nobody"))
-        self.said[question] = len(received.body["messages"])
+        self.said[question] = {found[0] for found in QUESTION.finditer(json.dumps(received.body))}
         conversations = set(QUESTION.findall(json.dumps(received.body)))
         if len(conversations) != 1:
             self.foreign.append(f"{question or 'nothing'}: there is {sorted(conversations)} in it")
