@@ -80,7 +80,8 @@ class Run:
         self._balancer.stop()
         LOGS.mkdir(parents=True, exist_ok=True)
         for log in self._all_logs():
-            (LOGS / f"{log.parent.name}-{log.name}").write_bytes(log.read_bytes())
+            (LOGS / _name(log)).write_bytes(log.read_bytes())
+        (LOGS / "postgresql-log").write_bytes(self._disturbances.server.log.read_bytes())
 
     def all(self) -> None:
         """Do it all, as far as it goes."""
@@ -123,9 +124,7 @@ class Run:
         for log in self._all_logs():
             secrets = [PASSWORD, *map(keys.secret, keys.RULES), "question-"]
             found = [secret for secret in secrets if secret in log.read_text()]
-            self.verdict.none(
-                f"no secret and nothing said is in {log.parent.name}/{log.name}", found
-            )
+            self.verdict.none(f"no secret and nothing said is in {_name(log)}", found)
 
     def _disturb(self) -> None:
         a, b = self._nodes
@@ -186,3 +185,8 @@ class Run:
         for name, holds, seen in self.verdict.checked:
             print(f"{'ok    ' if holds else 'FAILED'}  {name}" + (f": {seen}" if not holds else ""))
         return not self.verdict.failed
+
+
+def _name(log: Path) -> str:
+    """That of a node's log begins with the node's."""
+    return f"{log.parent.name}-log" if log.name == "log" else log.name
