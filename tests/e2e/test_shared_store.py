@@ -89,6 +89,7 @@ async def test_health_tells_of_the_store_and_its_nodes(node: Any, postgres: Post
         "reachable": True,
         "since": None,
         "nodes": names,
+        "other_accounts": [],
         "waiting_rows": 0,
     }
     assert "claudemax_store_up 1.0" in await get(b, "/metrics")
@@ -195,6 +196,7 @@ async def test_without_a_database_there_are_files(node: Any) -> None:
         "reachable": True,
         "since": None,
         "nodes": [],
+        "other_accounts": [],
         "waiting_rows": 0,
     }
     told = await get(await node(store=None, no_store=True, no_ledger=True), "/health")

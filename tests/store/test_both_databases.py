@@ -144,7 +144,6 @@ async def test_ledgers_alike(postgresql: PostgreSQL, tmp_path: Any, seed: int) -
                 ("turn", f"req_{random.randrange(50)}"),
                 ("latest", 7, since + 9000, only),
                 ("shares", since),
-                ("spent_by_keys", since),
                 ("hours", since, *by),
             ]
             for name, *args in asked:

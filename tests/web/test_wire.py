@@ -75,12 +75,12 @@ class Client:
         gate = gate or Gate.make([], [], 1000)
         clock = self.machine.clock
         recorder = None if record is None else Recorder(clock, record)
-        status = Status("2", "none")
+        admission = self.machine.engine.admission
         api = API(
             clock,
             self.machine.engine,
             gate,
-            lambda: status,
+            lambda: Status("2", "none", draining=admission.closed is not None),
             no_metrics,
             counts=Counts(in_memory()),  # of keys with quotas, and there are none
             turns=lambda record, plan: None,
