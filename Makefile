@@ -7,7 +7,7 @@
 # make docs    the site, in .cache/docs/html
 # make soak    10,000 mixed turns with faults, over the double and over the real CLI (SOAK_TURNS=500
 #              for fewer)
-# make cluster two daemons, PostgreSQL and HAProxy, hurt while clients ask: ten minutes (TURNS=200 for
+# make cluster two daemons, PostgreSQL and HAProxy, hurt while 1,000 turns are asked (TURNS=300 for
 #              fewer)
 # make mutants which changes of engine, cli and web no fast test notices; an hour
 #              (ARGS='claudeproxy.engine.keeper*' for a part; cd .cache/mutants, then mutmut show NAME)

@@ -52,7 +52,11 @@ class Checks:
                    self._upstream.foreign)  # fmt: skip
         twice = {asked: nodes for asked, nodes in self._upstream.reached.items() if len(nodes) > 1}
         check.none("no question was paid for twice", twice)
-        unstored = [turn for turn in self.turns if "store" in turn.ignored]
+        unstored = [
+            turn
+            for turn in self.turns
+            if "store" in turn.ignored or turn.question in self.turns.unkept
+        ]
         check.none("nothing stays unstored while there is a store",
                    _listed(turn for turn in unstored if not self._without_store(turn)))  # fmt: skip
         unpaid = [

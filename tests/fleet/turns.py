@@ -45,13 +45,14 @@ class Turn:
 
 class Turns:
     """All of them, in the order in which they began. ``wrong``: what no client may ever see;
-    ``reads``: causes of failed requests for what is stored."""
+    ``unkept``: questions that were answered, and are not in their conversation."""
 
     def __init__(self) -> None:
         self._changed = Condition()
         self._all: list[Turn] = []
         self._done = 0
         self.wrong: list[str] = []
+        self.unkept: list[str] = []
 
     def __iter__(self) -> Iterator[Turn]:
         return iter(list(self._all))
