@@ -134,8 +134,19 @@ class Ledger:
     def put(self, record: TurnRecord, plan: Plan | None = None) -> Deferred[None]:
         """Add a turn, unless one of the same request is there. ``plan``: as known when it was over;
         without it, nothing was."""
-        done = self._database.run(self._add, record, plan or Plan(self._now()))
-        return done.addCallback(self.counts.heard, record)
+        return self.put_all([(record, plan or Plan(self._now()))])
+
+    def put_all(self, turns: Sequence[tuple[TurnRecord, Plan]]) -> Deferred[None]:
+        """Add all ``turns``, each as :meth:`put` does, or none."""
+
+        def heard(used: list[Used | None]) -> None:
+            for (record, _), each in zip(turns, used, strict=True):
+                self.counts.heard(each, record)
+
+        def add(cursor: Cursor) -> list[Used | None]:
+            return [self._add(cursor, record, plan) for record, plan in turns]
+
+        return self._database.run(add).addCallback(heard)
 
     def restore(self, plan: Plan) -> Deferred[None]:
         """Where nothing was ever counted, because turns were added before there were counts: count

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ back."""
 LAST = 5.0
 """Seconds for which what waits is still sent when the daemon stops."""
 
-_BATCH = 100
+BATCH = 20
+"""Turns that are sent in one transaction, which keeps those of other nodes waiting."""
 
 _CAUSE = "the daemon ended before the turn did"
 
@@ -129,20 +130,30 @@ class Outbox:
 
     async def _send(self) -> None:
         while rows := await self._database.run(self._oldest):
-            for place, record, plan in rows:
-                if self._closes_at is not None and self._reactor.seconds() >= self._closes_at:
-                    return
-                try:
-                    await self._ledger.put(_record(record), Plan(**json.loads(plan)))
-                except StoreLost:
-                    return
-                except Exception:  # it would be in the way of all others
-                    self.log.failure("a turn is not in the ledger")
-                await self._database.run(_forget, place)
-                self.waiting -= 1
+            if self._closes_at is not None and self._reactor.seconds() >= self._closes_at:
+                return
+            turns = [(_record(record), Plan(**json.loads(plan))) for _, record, plan in rows]
+            try:
+                await self._put(turns)
+            except StoreLost:
+                return
+            await self._database.run(_forget, [place for place, _, _ in rows])
+            self.waiting -= len(rows)
         if self._lost:
             self.log.error("{lost} turns are not in the ledger", lost=self._lost)
             self._lost = 0
+
+    async def _put(self, turns: Sequence[tuple[TurnRecord, Plan]]) -> None:
+        try:
+            await self._ledger.put_all(turns)
+        except StoreLost:
+            raise
+        except Exception:
+            if len(turns) == 1:
+                self.log.failure("a turn is not in the ledger")
+                return
+            for turn in turns:  # one that cannot be added is in the way of the others
+                await self._put([turn])
 
     def _drop(self, record: TurnRecord) -> None:
         if not self._lost:
@@ -179,7 +190,7 @@ class Outbox:
     def _oldest(self, cursor: Cursor) -> list[tuple[int, str, str]]:
         cursor.execute(
             "SELECT place, record, plan FROM waiting WHERE owner = :owner AND plan IS NOT NULL"
-            f" ORDER BY place LIMIT {_BATCH}",
+            f" ORDER BY place LIMIT {BATCH}",
             {"owner": self._owners.me},
         )
         return cursor.fetchall()
@@ -219,8 +230,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.executescript(_SCHEMA)
 
 
-def _forget(cursor: Cursor, place: int) -> None:
-    cursor.execute("DELETE FROM waiting WHERE place = :place", {"place": place})
+def _forget(cursor: Cursor, places: Sequence[int]) -> None:
+    cursor.executemany(
+        "DELETE FROM waiting WHERE place = :place", [{"place": place} for place in places]
+    )
 
 
 def _forget_request(cursor: Cursor, request_id: str) -> None:

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred, fail
 
 from claudeproxy.ledger import outbox as module
 from claudeproxy.ledger.ledger import Ledger
-from claudeproxy.ledger.outbox import Outbox
+from claudeproxy.ledger.outbox import BATCH, Outbox
 from claudeproxy.ledger.record import NODE_LOST, TurnRecord
 from claudeproxy.ledger.shares import Plan
 from claudeproxy.ledger.totals import Totals
@@ -144,6 +144,22 @@ async def test_while_the_database_is_lost_turns_wait_in_the_order_they_ended_in(
     assert [record.request_id for record in found] == ["req_0", "req_4", "req_1", "req_3"]
     assert rows(path) == [("req_2", True)]
     assert Totals.of(await ledger.hours(0)).turns == 4
+
+
+@ensureDeferred
+async def test_those_that_have_waited_are_sent_together(
+    outbox: Outbox, ledger: Ledger, switched: Switched, path: Path
+) -> None:
+    switched.lost = True
+    for number in range(3 * BATCH):
+        outbox.add(turn(number), PLAN)
+    await until(lambda: len(rows(path)) == 3 * BATCH)
+    switched.lost, switched.asked = False, 0
+    outbox.send()
+    await until(lambda: outbox.waiting == 0)
+    assert switched.asked == 3
+    assert len(await ledger.latest(100)) == 3 * BATCH
+    assert Totals.of(await ledger.hours(0)).turns == 3 * BATCH
 
 
 @ensureDeferred
@@ -278,7 +294,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import fail
 from test_outbox import PLAN, turn
 from claudeproxy.ledger.ledger import Ledger
-from claudeproxy.ledger.outbox import Outbox
+from claudeproxy.ledger.outbox import BATCH, Outbox
 from claudeproxy.store.database import StoreLost
 
 class Lost:
