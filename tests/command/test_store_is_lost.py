@@ -34,7 +34,7 @@ async def test_page_and_command_say_so(
         reply = await treq.get(daemon.url, headers={"accept": "text/html"})
         page = await reply.text()
         assert (reply.code, "the store does not answer (--store)" in page) == (200, True)
-        assert "Turns are told again once it does." in page and "--no-ledger" not in page
+        assert "Turns are told again once it does." in page and "keeps no turns" not in page
         told = await in_thread(command.run, "status", *port)
         assert (told.returncode, told.stderr) == (0, "")
         assert "Store      it does not answer (--store)  claudemax doctor" in told.stdout
