@@ -39,6 +39,10 @@ class WrongKey(NotRunning):
     """A daemon answers, but not to this key."""
 
 
+class StoreIsLost(NotRunning):
+    """A daemon answers, but what is asked for is in a store that it cannot reach."""
+
+
 @frozen
 class Running:
     """A daemon that can be asked. ``key``: what it lets us in with; ``trusted``: the file with the
@@ -88,6 +92,9 @@ class Running:
         return self._checked(path, holds, *self._ask(path))
 
     def _checked(self, path: str, holds: str, status: int, body: Any) -> Any:
+        error = body.get("error") if isinstance(body, Mapping) else None
+        if isinstance(error, Mapping) and error.get("code") == "store_lost":
+            raise StoreIsLost(f"{self.where.url}: the store (--store) does not answer at present")
         if status != 200 or not isinstance(body, Mapping) or holds not in body:
             raise NotRunning(
                 f"what answers at {self.where.url} is not claudemax: {status} at {path}"

@@ -16,7 +16,7 @@ from claudeproxy import state
 
 from . import places
 from .refusals import in_a_line, show_refused
-from .running import PORT, NotRunning, listening
+from .running import PORT, NotRunning, Running, StoreIsLost, listening
 from .terminal import console
 from .windows import show_windows
 
@@ -39,7 +39,7 @@ def status(port: tuple[str, ...], as_json: bool, ask_refused: bool) -> None:
         told = {
             "running": True,
             "address": running.where.url,
-            "usage": running.usage(),
+            "usage": _usage(running),
             "health": running.health(),
             "refused": running.refused(),
             "paths": paths,
@@ -53,6 +53,13 @@ def status(port: tuple[str, ...], as_json: bool, ask_refused: bool) -> None:
         click.echo(json.dumps(told, indent=2))
     else:
         _show(told)
+
+
+def _usage(running: Running) -> Any:
+    try:
+        return running.usage()
+    except StoreIsLost:  # health says so
+        return None
 
 
 def _paths() -> dict[str, str]:
@@ -76,6 +83,8 @@ def _show(told: Mapping[str, Any]) -> None:
     for lost in health["lost_facts"]:
         table.add_row("", f"[bad]lost: {lost}[/]  [quiet]see `claudemax doctor`[/]")
     table.add_row("Login", _login(health))
+    if not health["store"]["reachable"]:
+        table.add_row("Store", "[bad]it does not answer (--store)[/]  claudemax doctor")
     if health["recording"]:
         table.add_row("RECORDING", "[bad]every prompt and every answer is written to disk[/]")
     processes, turns = health["processes"], health["turns"]
@@ -89,7 +98,7 @@ def _show(told: Mapping[str, Any]) -> None:
     for name, path in told["paths"].items():
         table.add_row(name.title(), path)
     shown.print(table)
-    if told["usage"]["windows"]:
+    if told["usage"] is not None and told["usage"]["windows"]:
         shown.print()
         show_windows(shown, told["usage"]["windows"])
 

@@ -92,6 +92,8 @@ def _health(seen: Snapshot) -> Tag:
             tags.span("this CLI does not do what is relied on: ", lost, " (claudemax doctor)",
                       class_="bad")
         )  # fmt: skip
+    if not health["store"]["reachable"]:
+        facts.append(tags.span("the store does not answer (--store)", class_="bad"))
     return tags.section(
         tags.h2("Health", id="health-title", class_="unseen"),
         tags.ul([tags.li(fact) for fact in facts], class_="facts"),

@@ -17,9 +17,11 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
 from claudeproxy.messages import Failure, Kind
+from claudeproxy.store.database import StoreLost
 from claudeproxy.web.access_log import facts
 from claudeproxy.web.gate import Gate
 from claudeproxy.web.json_replies import phrase, reply
+from claudeproxy.web.storing import LOST
 
 from . import charts, document, history
 from .live import Live
@@ -188,6 +190,10 @@ class Page:
             if name.lower() == "allow":
                 request.setHeader(b"allow", value.encode())
         return text(request, error.code, "there is no such page, or not by this method")
+
+    @app.handle_errors(StoreLost)
+    def _lost(self, request: Any, failure: Reason) -> bytes:
+        return refused(request, LOST)
 
     @app.handle_errors(Exception)
     def _broken(self, request: Any, failure: Reason) -> bytes:

@@ -11,6 +11,7 @@ from claudeproxy.engine.engine import Engine
 from claudeproxy.engine.reports import ProcessReport
 from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import TurnRecord
+from claudeproxy.store.database import StoreLost
 from claudeproxy.web import pages, usage
 from claudeproxy.web.journal import Journal, RunningTurn
 from claudeproxy.web.refused import Refused
@@ -84,12 +85,16 @@ class Sources:
     async def look(self) -> Snapshot:
         """A look at all of it."""
         ledger = self._ledger
-        told = await self.usage()
         turns = failed = paid = None
-        if ledger is not None:
-            turns = await ledger.latest(TURNS)
-            failed = await ledger.latest(FEW, only="failed")
-            paid = await ledger.latest(FEW, only="paid")
+        try:
+            told = await self.usage()
+            if ledger is not None:
+                turns = await ledger.latest(TURNS)
+                failed = await ledger.latest(FEW, only="failed")
+                paid = await ledger.latest(FEW, only="paid")
+        except StoreLost:
+            told = await usage.usage(self.engine, None, await self._keys())
+            turns = failed = paid = None
         return Snapshot(
             now=self.engine.now(),
             health=pages.health(self.engine, self._status()),

@@ -26,7 +26,7 @@ def usage(seen: Snapshot, base: str) -> Tag:
     """The section of tokens and cache over time. ``base``: where the page is."""
     ledger = seen.usage["ledger"]
     if ledger is None:
-        return section("usage", "Usage", note("This server keeps no turns (--no-ledger)."))
+        return section("usage", "Usage", note(words.no_turns(seen.health)))
     sums = (("Today", ledger["today"]), ("7 days", ledger["last_7_days"]),
             (f"{ledger['days']} days", ledger["total"]))  # fmt: skip
     return section(

@@ -55,7 +55,7 @@ def summary(seen: Snapshot) -> str:
 def latest(seen: Snapshot) -> Tag:
     """The section of the latest turns."""
     if seen.turns is None:
-        content = note("This server keeps no turns (--no-ledger).")
+        content = note(words.no_turns(seen.health))
     elif not seen.turns:
         content = note("There was no turn yet.")
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from twisted.web.template import Tag, tags
 
@@ -36,6 +38,13 @@ def size(octets: float) -> str:
         if octets >= factor:
             return f"{octets / factor:,.{1 if octets < 10 * factor else 0}f} {unit}"
     return f"{octets:.0f} B"
+
+
+def no_turns(health: Mapping[str, Any]) -> str:
+    """Why none are told. ``health``: as ``/health`` tells it."""
+    if health["store"]["reachable"]:
+        return "This server keeps no turns (--no-ledger)."
+    return "The store does not answer (--store). Turns are told again once it does."
 
 
 def percent(share: float | None) -> str:
