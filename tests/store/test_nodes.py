@@ -213,3 +213,12 @@ async def test_a_node_that_vanishes_in_the_middle_keeps_nothing(make: Any) -> No
     assert taken == [set()]
     with pytest.raises(StoreLost):
         await vanished
+
+
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_an_observer_that_fails_does_not_end_the_heartbeats(make: Any) -> None:
+    a = make("a")
+    a.nodes.on_beat.append(lambda: 1 / 0)
+    await a.beat()
+    assert a.nodes.alive == ["a"]
