@@ -31,7 +31,6 @@ from claudeproxy.engine.deadlines import Deadlines
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.engine.quota import Policy
 from claudeproxy.keeping import Files, Shared
-from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.options import ConfigError, Settings, written
 from claudeproxy.page.routes import AREAS, FORMS, Page
 from claudeproxy.page.settings import Setting
@@ -166,8 +165,8 @@ class Claudemax(MultiService):
         if upstream is None:
             self._quota_file.open(self.engine.quota)
             self._kept.share(self.engine.quota)
-        if self._ledger is not None and self.gate.keys is not None:
-            ensureDeferred(self._recount(self._ledger)).addErrback(
+        if self.gate.keys is not None:
+            ensureDeferred(self._recount()).addErrback(
                 lambda why: self.log.failure("what keys have used today is not known", why)
             )
         self.log.info(
@@ -215,9 +214,10 @@ class Claudemax(MultiService):
             self._notice.reset(0)
         self.engine.hurry()
 
-    async def _recount(self, ledger: Ledger) -> None:
-        with suppress(StoreLost):
-            await ledger.restore(self.quotas.plan())
+    async def _recount(self) -> None:
+        if self._ledger is not None:
+            with suppress(StoreLost):
+                await self._ledger.restore(self.quotas.plan())
         await self.quotas.refresh()
 
     def stopService(self) -> Deferred[None]:

@@ -122,11 +122,17 @@ def references(value: Any) -> References:
         if (match := _ITEM_ID.fullmatch(str(item.get("id"))))
     ]
     return References(
-        previous if isinstance(previous, str) else None,
+        _text(previous),
         frozenset(f"resp_{ident}" for ident in wanted),
-        conversation if isinstance(conversation, str) else None,
+        _text(conversation),
         body.get("background") is True,
     )
+
+
+def _text(value: Any) -> str | None:
+    """``value``, if it is Unicode: no half of a surrogate pair is in it."""
+    is_text = isinstance(value, str) and value.encode(errors="ignore").decode() == value
+    return value if is_text else None
 
 
 def read(

@@ -119,18 +119,13 @@ class ConversationTable:
         found = self._get(cursor, ident, key)
         if found is None:
             return None
-        before, after = as_json(found.metadata), as_json(metadata)
+        text = as_json(metadata)
         cursor.execute(
-            "UPDATE conversations SET metadata = :metadata, size = size + :more, used = :now"
-            " WHERE id = :id",
-            {
-                "metadata": after,
-                "more": len(after) - len(before),
-                "now": self._now(),
-                "id": ident,
-            },
+            "UPDATE conversations SET size = size + :size - length(metadata), metadata = :metadata,"
+            " used = :now WHERE id = :id",
+            {"size": len(text), "metadata": text, "now": self._now(), "id": ident},
         )
-        return Conversation(found.id, found.created, metadata)
+        return Conversation(found.id, found.created, metadata) if cursor.rowcount else None
 
     def _delete(self, cursor: Cursor, ident: str, key: str | None) -> bool:
         if self._get(cursor, ident, key) is None:
@@ -154,10 +149,12 @@ class ConversationTable:
             return None
         return self._append(cursor, ident, items, self._now())
 
-    def _append(self, cursor: Cursor, ident: str, items: Sequence[Item], now: float) -> bool:
+    def _append(self, cursor: Cursor, ident: str, items: Sequence[Item], now: float) -> bool | None:
         texts = [as_json(item) for item in items]
         more = sum(map(len, texts))
         self._use(cursor, ident, now)  # first: it keeps others from adding in between
+        if not cursor.rowcount:
+            return None  # it was deleted meanwhile
         cursor.execute("SELECT size FROM conversations WHERE id = :id", {"id": ident})
         if cursor.fetchone()[0] + more > self._bounds.max_bytes:
             return False
@@ -194,6 +191,8 @@ class ConversationTable:
         if found is None:
             return False
         cursor.execute(f"DELETE {where}", wanted)
+        if not cursor.rowcount:
+            return False  # it was deleted meanwhile
         cursor.execute(
             "UPDATE conversations SET size = size - :less WHERE id = :conversation",
             {"less": found[0], "conversation": ident},

@@ -140,10 +140,16 @@ class News:
             self._drop()
             self._listen()
         for each in told:
-            node, kind, what = json.loads(each)
-            if node != self._node:
-                for observer in list(self.heard):
-                    observer(kind, what)
+            try:
+                self._tell_observers(each)
+            except Exception:  # the reactor would not let it hear anything any more
+                self.log.failure("news that are not understood")
+
+    def _tell_observers(self, told: bytes) -> None:
+        node, kind, what = json.loads(told)
+        if node != self._node:
+            for observer in list(self.heard):
+                observer(kind, what)
 
 
 def _notify(cursor: Cursor, told: str) -> None:

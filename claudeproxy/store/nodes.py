@@ -87,7 +87,7 @@ class Nodes:
             if not why.check(StoreLost):
                 self.log.failure("a heartbeat", why)
 
-        return self._database.run(_beat, self.node).addCallbacks(beaten, failed)
+        return self._database.run(_beat, self.node).addCallback(beaten).addErrback(failed)
 
     def confirmed(self, was_alive: bool, began: float) -> None:
         """A transaction that began with :func:`seen` is committed; ``was_alive``: what that said;

@@ -23,7 +23,16 @@ from twisted.python.threadpool import ThreadPool
 
 from claudeproxy._reactor import IDaemonReactor
 
-from .connection import STATEMENT, Connection, PortableCursor, Silent, connect, parameters, reason
+from .connection import (
+    SILENCE,
+    STATEMENT,
+    Connection,
+    PortableCursor,
+    Silent,
+    connect,
+    parameters,
+    reason,
+)
 from .database import StoreLost
 from .migrations import SCHEMA, NewerSchema, migrate
 
@@ -39,7 +48,9 @@ RETRY = 1.0
 # One round trip. What is set is set for the transaction: behind pgbouncer, the session is not ours.
 _BEGIN = (
     f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path TO {SCHEMA};"
-    f" SET LOCAL statement_timeout TO {STATEMENT * 1000:.0f}"
+    f" SET LOCAL statement_timeout TO {STATEMENT * 1000:.0f};"
+    # A node that is gone in the middle of a transaction does not keep its locks from the others.
+    f" SET LOCAL idle_in_transaction_session_timeout TO {SILENCE * 1000:.0f}"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
@@ -87,7 +88,7 @@ class Background:
         self._responses: dict[str, Running] = {}
         if shared is not None:
             shared.news.heard.append(self._asked)
-            shared.database.on_back.append(self._store_again)
+            shared.nodes.on_beat.append(self._store_again)
 
     async def start(
         self, request: Request, parsed: Responses, keep: Keep | None, release: Release
@@ -217,8 +218,8 @@ class Background:
             self._shared.news.tell(OVER, {"id": ident})
 
     def _store_again(self) -> None:
-        """The store is back: what could not be stored can be now, and others believe that it still
-        runs."""
+        """The store answers: what could not be stored may be by now, and others believe that it
+        still runs."""
         for ident, running in list(self._responses.items()):
             ensureDeferred(self._again(ident, running)).addErrback(self._failed)
 
@@ -227,6 +228,6 @@ class Background:
             await self.delete(running)
         elif running.log.ended:
             whole = running.stored(b"".join(running.log.events))
-            putting = self._store.put(whole)
-            self._forget(ident, await in_time(self._reactor, putting, "a background response"))
-            self._tell_over(ident)
+            with suppress(Exception):  # as the log has said, and it is tried again
+                self._forget(ident, await self._store.put(whole))
+                self._tell_over(ident)

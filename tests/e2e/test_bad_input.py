@@ -304,3 +304,20 @@ async def test_too_large_a_body(make_daemon: Any) -> None:
     response = await daemon.post("/v1/chat/completions", body(metadata={"a": "x" * 2000}))
     assert response.code == 413
     assert "--max-body" in (await treq.json_content(response))["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("previous_response_id", "resp_\ud800", "previous_response_id"),
+        ("conversation", "conv_\ud800", "conversation"),
+        ("conversation", {"id": "conv_\ud800"}, "conversation.id"),
+    ],
+)
+@ensureDeferred
+async def test_half_a_surrogate_pair_in_an_id(
+    daemon: Daemon, field: str, value: Any, param: str
+) -> None:
+    response = await daemon.post("/v1/responses", {"model": "haiku", "input": "x", field: value})
+    assert response.code == 400
+    assert (await treq.json_content(response))["error"]["param"] == param

@@ -228,3 +228,20 @@ def test_what_is_refused_at_the_start(
     why = refused(tmp_path, postgres_url)
     assert why.startswith("--store needs what is not installed (")
     assert "[postgres]" in why
+
+
+@pytest.mark.parametrize("no_ledger", [False, True])
+@ensureDeferred
+async def test_a_node_that_starts_knows_what_keys_have_used(
+    node: Any, tmp_path: Path, no_ledger: bool
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("app: sk-app requests=10/day\n")
+    keys.chmod(0o600)
+    a = await node(api_key_file=keys, no_ledger=no_ledger)
+    body = {"model": "opus", "input": "hello"}
+    asked = await a.post("/v1/responses", body, authorization="Bearer sk-app")
+    assert asked.code == 200, await asked.text()
+    b = await node(api_key_file=keys, no_ledger=no_ledger)
+    rules = b.api.gate.keys.rules_of("app")
+    await until(lambda: b.api.quotas.of("app", rules)[0].used == 1)

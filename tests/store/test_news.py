@@ -126,6 +126,20 @@ async def test_it_hears_again_after_a_loss(make: Any, postgres: Postgres, how: s
     await until(lambda: b.told[2:] == [("y", {})])
 
 
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_what_is_not_understood_is_not_the_end(
+    make: Any, postgres: Postgres, postgres_url: str, nothing_logged: list[str]
+) -> None:
+    a = make("a")
+    await listening(a)
+    for told in ("of another program", '["b", "x", {}]'):
+        postgres.execute(f"NOTIFY claudemax, '{told}'", postgres_url.rpartition("/")[2])
+    await until(lambda: a.told == [("x", {})])
+    assert len(nothing_logged) == 1
+    assert "of another program" not in nothing_logged[0]
+
+
 @ensureDeferred
 async def test_stopping_leaves_nothing(make: Any, postgres: Postgres) -> None:
     before = threading.active_count()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +17,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock
 
-from claudeproxy.store.database import StoreLost
+from claudeproxy.store.connection import SILENCE
+from claudeproxy.store.database import Cursor, StoreLost
 from claudeproxy.store.leases import Leases
 from claudeproxy.store.nodes import BEAT, DEAD, Nodes
 from claudeproxy.store.postgres import PostgreSQL
@@ -182,3 +186,39 @@ async def test_what_could_not_be_released_is_later(make: Any, postgres: Postgres
     await until(lambda: b.database.lost_since is None)
     assert await b.leases.take(["x"]) == set()
     await a.nodes.stop()
+
+
+@pytest.mark.alone
+@ensureDeferred
+async def test_a_node_that_vanishes_in_the_middle_keeps_nothing(make: Any) -> None:
+    a, b = make("a"), make("b")
+    await a.leases.take(["x"])
+    gone = threading.Event()
+
+    def vanish(cursor: Cursor) -> None:
+        cursor.execute("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE")
+        gone.wait(60)
+
+    vanished = a.database.run(vanish)
+    taken: list[set[str]] = []
+
+    async def take() -> None:
+        with suppress(StoreLost):
+            taken.append(await b.leases.take(["y"]))
+
+    deadline = time.monotonic() + 3 * SILENCE
+    while not taken and time.monotonic() < deadline:
+        await take()
+    gone.set()
+    assert taken == [set()]
+    with pytest.raises(StoreLost):
+        await vanished
+
+
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_an_observer_that_fails_does_not_end_the_heartbeats(make: Any) -> None:
+    a = make("a")
+    a.nodes.on_beat.append(lambda: 1 / 0)
+    await a.beat()
+    assert a.nodes.alive == ["a"]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import in_thread, until
+from postgres import Postgres
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
 from claudeproxy.store.completions import StoredCompletion, Wanted
 from claudeproxy.store.conversations import Conversation
 from claudeproxy.store.database import Cursor, Database
+from claudeproxy.store.postgres import PostgreSQL
 from claudeproxy.store.responses import Stored
 from claudeproxy.store.sqlite import SQLite
 from claudeproxy.store.store import Store, sqlite_store
@@ -139,6 +143,36 @@ async def test_a_conversation_and_its_key(store: Store) -> None:
         assert (await table.items("c", key) is not None) == there
         assert bool(await table.add("c", [item(f"{key}")], key)) == there
     assert not await table.delete("c", "guest")
+
+
+@pytest.mark.parametrize("what", ["add", "update", "remove"])
+@ensureDeferred
+async def test_what_another_node_deletes_meanwhile(
+    postgresql: PostgreSQL, postgres: Postgres, what: str
+) -> None:
+    conversations = Store(postgresql).conversations
+    await conversations.create(Conversation("conv_1", 1, {}), [item("a"), item("b")], None)
+    calls = {
+        "add": lambda: conversations.add("conv_1", [item("c")], None),
+        "update": lambda: conversations.update("conv_1", {"x": "y"}, None),
+        "remove": lambda: conversations.remove("conv_1", "a", None),
+    }
+    deleting, others = threading.Event(), threading.Event()
+
+    def delete(cursor: Any) -> None:
+        where = "items WHERE id = 'a'" if what == "remove" else "conversations"
+        cursor.execute(f"DELETE FROM {where}")
+        deleting.set()
+        assert others.wait(5)
+
+    deleted = postgresql.run(delete)
+    await in_thread(deleting.wait)
+    found = calls[what]()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    await until(lambda: postgres.execute(waiting) == "1")
+    others.set()
+    await deleted
+    assert not await found
 
 
 @ensureDeferred

@@ -134,9 +134,9 @@ async def test_a_conversation_has_one_response_at_a_time_on_all_nodes(nodes: Nod
     await told(await asking)
     streamed = await treq.content(await second.post(RESPONSES, {**body, "stream": True}))
     assert events(streamed)[-1]["type"] == "response.completed"
-    await begin(first, conversation=body["conversation"])
+    path = await begin(first, conversation=body["conversation"])
     await post(second, RESPONSES, body, 409)
-    await until(lambda: first.api.engine.admission.running == 0)
+    await treq.content(await treq.get(f"{first.url}{path}?stream=true"))
 
     async def ask(daemon: Daemon) -> int:
         return int((await daemon.post(RESPONSES, body)).code)
@@ -269,6 +269,26 @@ async def test_what_ran_on_a_node_that_is_dead_is_told_as_failed(
     assert "has ended" in found["error"]["message"]
     assert events(await following)[-1]["response"]["status"] == "failed"
     assert (await told(await treq.post(f"{second.url}{path}/cancel")))["status"] == "failed"
+
+
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_what_could_not_be_stored_is_although_the_store_was_there(
+    nodes: Nodes, postgres: Postgres, postgres_url: str
+) -> None:
+    first, second = await nodes(deltas=10, pause=0.05)
+    table, database = "ALTER TABLE claudemax.responses", postgres_url.rpartition("/")[2]
+    postgres.execute(f"{table} ADD CONSTRAINT begun CHECK (node IS NOT NULL)", database)
+    path = await begin(first)
+    await until(lambda: first.api.engine.admission.running == 0)
+    assert (await get(first, path))["store"] is False
+    assert (await get(second, path))["status"] == "queued"
+    postgres.execute(f"{table} DROP CONSTRAINT begun", database)
+    there = await treq.get(f"{second.url}{path}?stream=true")
+    assert events(await treq.content(there))[-1]["type"] == "response.completed"
+    made = await get(first, path)
+    assert made["store"] is True
+    assert made == await get(second, path)
 
 
 @pytest.mark.expected_errors
