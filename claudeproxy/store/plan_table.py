@@ -11,13 +11,6 @@ from twisted.internet.defer import Deferred
 from .database import Cursor, Database
 from .tables import as_json
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS plan (
-    account TEXT PRIMARY KEY, state TEXT NOT NULL, changed DOUBLE PRECISION NOT NULL
-);
-"""
-"""``changed``: epoch seconds."""
-
 State = Mapping[str, Any]
 
 

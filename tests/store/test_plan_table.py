@@ -16,8 +16,15 @@ from twisted.internet.defer import gatherResults
 from claudeproxy.engine.merging import merge
 from claudeproxy.engine.quota import Quota
 from claudeproxy.messages import Failure, Kind
-from claudeproxy.store.plan_table import SCHEMA, PlanTable
+from claudeproxy.store.plan_table import PlanTable
 from claudeproxy.store.sqlite import SQLite
+
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS plan (
+    account TEXT PRIMARY KEY, state TEXT NOT NULL, changed DOUBLE PRECISION NOT NULL
+);
+"""  # as the migrations of PostgreSQL make it
 
 
 def greatest(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
