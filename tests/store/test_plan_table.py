@@ -19,7 +19,6 @@ from claudeproxy.messages import Failure, Kind
 from claudeproxy.store.plan_table import PlanTable
 from claudeproxy.store.sqlite import SQLite
 
-
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS plan (
     account TEXT PRIMARY KEY, state TEXT NOT NULL, changed DOUBLE PRECISION NOT NULL
