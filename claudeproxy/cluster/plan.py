@@ -68,7 +68,7 @@ class SharedPlan:
         self._news = news
         self._states = states
         self._leases = leases
-        self._changed = False
+        self._changed = self._look_again = False
         self._saving = DeferredLock()
         self._later: IDelayedCall | None = None
         self._held: dict[str, str] = {}
@@ -133,8 +133,15 @@ class SharedPlan:
         account = self._quota.login.account
         if account is not None:
             self._news.tell(PLAN, {"account": account, "event": event})
-        if event.keys() != {"decided"}:
-            self._changed = True
+        if event.keys() == {"decided"}:
+            return
+        self._changed = True
+        if event.keys() & {"closed", "charged"}:
+            # A node that is just starting may have missed the news, and have looked before it is
+            # kept: it is to look again.
+            self._look_again = True
+            self._keep_later(0.0)
+        else:
             self._keep_later(SAVE)
 
     def _account_changed(self) -> None:
@@ -195,8 +202,12 @@ class SharedPlan:
             self._news.tell(PLAN, {"account": account})
 
     def _keep_later(self, after: float) -> None:
-        if not self._stopped and (self._later is None or not self._later.active()):
+        if self._stopped:
+            return
+        if self._later is None or not self._later.active():
             self._later = self._reactor.callLater(after, lambda: ensureDeferred(self._keep_on()))
+        elif self._later.getTime() > self._reactor.seconds() + after:
+            self._later.reset(after)
 
     async def _keep_on(self) -> None:
         """Keep what has changed and give back leases; what cannot be done now is tried again."""
@@ -220,6 +231,9 @@ class SharedPlan:
             except BaseException:
                 self._changed = True
                 raise
+            if self._look_again:
+                self._look_again = False
+                self._news.tell(PLAN, {"account": account})
         names, self._unreleased = self._unreleased, set()
         if names:
             try:

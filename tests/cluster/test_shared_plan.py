@@ -393,6 +393,16 @@ def test_a_node_that_starts_later_knows_what_the_others_do() -> None:
     assert fourth.quota.windows.known["five_hour"].used == 0.4
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_a_node_that_starts_as_a_window_closes_knows_it_within_a_second(steps: int) -> None:
+    nodes, _, second, _ = settled()
+    second.failing_turn(used_up("seven_day_opus"))
+    nodes.clock.advance(steps * STEP / 2)
+    fourth = nodes.add()
+    nodes.clock.pump([STEP / 2] * 20)
+    assert list(fourth.quota.closed()) == ["seven_day_opus"]
+
+
 def test_changes_are_written_once_a_second() -> None:
     nodes, first, _, _ = settled()
     nodes.clock.advance(SAVE)
