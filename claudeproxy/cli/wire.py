@@ -59,12 +59,14 @@ def message_line(message: Message, line_id: str, names: ToolNames, *, query: boo
 
 
 def _answer_arriving(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An answer that is only "(no content)", split in two: the CLI would leave it out."""
-    if [block["type"] for block in content] != ["text"] or content[0]["text"].strip() != NOTHING:
+    """An answer that is only "(no content)", once or several times over, the first of them split in
+    two: the CLI would leave it out."""
+    texts = [block["text"] for block in content if block["type"] == "text"]
+    if not content or [text.strip() for text in texts] != [NOTHING] * len(content):
         return content
-    text = content[0]["text"]
-    middle = text.index(")")
-    return [{"type": "text", "text": part} for part in (text[:middle], text[middle:])]
+    middle = texts[0].index(")")
+    split = [{"type": "text", "text": part} for part in (texts[0][:middle], texts[0][middle:])]
+    return [*split, *content[1:]]
 
 
 def _results_arriving(content: list[dict[str, Any]]) -> list[dict[str, Any]]:

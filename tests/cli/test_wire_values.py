@@ -125,7 +125,7 @@ def test_an_answer_in_the_history() -> None:
         ((Text("(no content)"),), ["(no content", ")"]),
         ((Text(" (no content)\n"),), [" (no content", ")\n"]),
         ((Text("(no content) here"),), ["(no content) here"]),
-        ((Text("(no content)"), Text("(no content)")), ["(no content)", "(no content)"]),
+        ((Text("(no content)"), Text("(no content)")), ["(no content", ")", "(no content)"]),
     ],
     ids=range(4),
 )

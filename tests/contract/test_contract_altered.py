@@ -129,7 +129,9 @@ def told(stage):
         await made.history(user("a", query=False))
         made.cli.send(assistant(f" {NOTHING}\n"))
         await made.history(user("b", query=False))
-        made.cli.send(assistant("(no content", ")"))
+        made.cli.send(assistant(NOTHING, NOTHING))
+        await made.history(user("b again", query=False))
+        made.cli.send(assistant("(no content", ")", NOTHING))
         await made.history(user("c", query=False))
         made.cli.send(assistant(call("toolu_1", **LARGE)))
         failed = result("toolu_1", text("bad"), IMAGE, is_error=True)
@@ -191,7 +193,8 @@ def test_a_part_of_the_system_prompt_that_is_the_boundary_is_left_out(told):
 def test_no_content_is_left_out_of_history_unless_in_pieces(told):
     said = [(role, "".join(b.get("text", "") for b in blocks)) for role, blocks in
             conversation(told[0])]  # fmt: skip
-    assert said[:3] == [("user", "a\nb"), ("assistant", NOTHING), ("user", "c")]
+    expected = [("user", "a\nb\nb again"), ("assistant", 2 * NOTHING), ("user", "c")]
+    assert said[:3] == expected
 
 
 def test_large_integers_in_arguments_are_rounded_and_texts_are_not(told):

@@ -123,17 +123,18 @@ def expected(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             out.append({"role": role, "content": list(blocks)})
     for message in out:
-        if message["role"] == "assistant" and len(message["content"]) == 1:
-            message["content"] = _pieces(message["content"][0]["text"])
+        if message["role"] == "assistant":
+            message["content"] = _pieces([block["text"] for block in message["content"]])
     return out
 
 
-def _pieces(said: str) -> list[dict[str, str]]:
-    """An answer of "(no content)" goes in two pieces: the CLI would leave it out."""
-    if said.strip() != "(no content)":
-        return [text(said)]
-    at = said.index(")")
-    return [text(said[:at]), text(said[at:])]
+def _pieces(said: list[str]) -> list[dict[str, str]]:
+    """The first "(no content)" of an answer that is nothing else goes in two pieces: the CLI would
+    leave it out."""
+    if all(one.strip() == "(no content)" for one in said):
+        at = said[0].index(")")
+        said = [said[0][:at], said[0][at:], *said[1:]]
+    return list(map(text, said))
 
 
 PATIENT = settings(
@@ -168,6 +169,14 @@ async def arrives(daemon: Daemon, model: str, messages: list[dict[str, Any]]) ->
     assert "choices" in answer, answer
     assert len(daemon.turns()) == before + 1
     assert arrived(daemon.body()) == expected(messages)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@ensureDeferred
+async def test_answers_without_content(daemon: Daemon, times: int) -> None:
+    answers = [{"role": "assistant", "content": "(no content)"}] * times
+    user = {"role": "user", "content": "x"}
+    await arrives(daemon, "claude-sonnet-4-5", [user, *answers, user])
 
 
 @ensureDeferred
