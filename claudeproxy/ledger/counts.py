@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from claudeproxy.store.database import Cursor, Database
+from claudeproxy.store.database import Cursor, Database, StoreLost
 from claudeproxy.store.sqlite import SQLite
 
 from . import shares
@@ -112,7 +113,13 @@ class Counts:
 
         heard(self.known.get(key, taken.used).asked(-1, taken.used))
         done = self._database.run(_give_back, key, taken.used).addCallback(heard)
-        return done.addErrback(lambda why: self.log.failure("a refused request counts", why))
+        return done.addErrback(self._failed, "a refused request counts")
+
+    def _failed(self, why: Failure, what: str) -> None:
+        if why.check(StoreLost):  # the log has why
+            self.log.warn("{what}: the database does not answer", what=what)
+        else:
+            self.log.failure("{what}", why, what=what)
 
     def read(self, account: str) -> Deferred[None]:
         """Hear anew what all keys have used."""
@@ -126,7 +133,7 @@ class Counts:
         """A turn is over; it is told once. Never fails: errors are logged."""
         done = self._database.run(count_turn, record, plan)
         done.addCallback(self.heard, record)
-        return done.addErrback(lambda why: self.log.failure("a turn is not counted", why))
+        return done.addErrback(self._failed, "what a turn has used is not counted")
 
     def heard(self, used: Used | None, record: TurnRecord) -> None:
         """:func:`count_turn` has returned ``used``."""

