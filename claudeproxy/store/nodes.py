@@ -110,17 +110,20 @@ class Nodes:
 
 def seen(cursor: Cursor, node: str) -> bool:
     """Note that ``node`` is alive. Whether it was; if not, it has nothing any more."""
+    # Its row is locked first: two that find it dead at once would each throw away what the other
+    # has taken since.
+    cursor.execute(
+        "INSERT INTO nodes (id, seen) VALUES (:node, to_timestamp(0))"
+        " ON CONFLICT (id) DO UPDATE SET id = excluded.id",
+        {"node": node},
+    )
     cursor.execute(
         f"UPDATE nodes SET seen = clock_timestamp() WHERE id = :node AND {alive()}", {"node": node}
     )
     if cursor.rowcount:
         return True
-    _leave(cursor, node)
-    cursor.execute(
-        "INSERT INTO nodes (id, seen) VALUES (:node, clock_timestamp())"
-        " ON CONFLICT (id) DO UPDATE SET seen = excluded.seen",
-        {"node": node},
-    )
+    cursor.execute("DELETE FROM leases WHERE node = :node", {"node": node})
+    cursor.execute("UPDATE nodes SET seen = clock_timestamp() WHERE id = :node", {"node": node})
     return False
 
 

@@ -173,6 +173,17 @@ async def test_it_does_not_believe_in_leases_while_the_database_is_lost(
 
 
 @ensureDeferred
+async def test_a_lease_that_is_taken_with_the_first_heartbeat_stays(make: Any) -> None:
+    for number in range(20):
+        node = make(f"n{number}")
+        beats = [node.nodes.beat() for _ in range(3)]
+        assert await node.leases.take([f"lease {number}"]) == set()
+        await gatherResults(beats)
+        assert f"lease {number}" in await rows(node, "name", "leases")
+        node.database.close()
+
+
+@ensureDeferred
 async def test_what_could_not_be_released_is_later(make: Any, postgres: Postgres) -> None:
     a, b = make("a"), make("b")
     a.nodes.start()
