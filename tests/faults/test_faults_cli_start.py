@@ -127,6 +127,7 @@ async def test_it_becomes_a_broken_file(make_daemon: Any, tmp_path: Path) -> Non
     reply = await ask(daemon, "x")
     assert reply.status == 503
     claude.write_bytes(whole)
+    await until(lambda: daemon.api.engine.keeper.failures == 0)  # one more may have been starting
     await all_is_well(daemon)
 
 
