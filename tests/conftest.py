@@ -14,8 +14,12 @@ from harness import Daemon, start_daemon, stop_daemon
 from hypothesis import settings
 from machine import Machine
 from postgres import Postgres, missing, throw_away
+from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import LogLevel, globalLogPublisher
+
+from claudeproxy.store.database import Database
+from claudeproxy.store.postgres import PostgreSQL
 
 _PROCESSES = {
     "daemon",
@@ -151,3 +155,20 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture
+def postgresql(postgres_url: str) -> Iterator[PostgreSQL]:
+    """A database of one's own, open."""
+    opened = PostgreSQL(postgres_url)
+    opened.open(reactor)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """The file of the fixture ``sqlite`` of the module or folder, and PostgreSQL where it is
+    installed."""
+    made: Database = request.getfixturevalue(request.param)
+    return made

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from clocks import SetClock
+from nodes import charged_for, told, used_up
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 
 from claudeproxy.cli.errors import LoginAdvice, not_logged_in
@@ -27,42 +29,9 @@ A = Claim(OPUS, "a", {})
 B = Claim(OPUS, "b", {})
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def used_up(window: str = "five_hour", after: float | None = 5000.0) -> Failure:
-    """The failure of a turn that met a window that is used up."""
-    return Failure(Kind.PLAN_LIMIT, "used up", 429, retry_after=after, window=window)
-
-
-def told(extra: str = "rejected", *, paid: bool = False, **used: float) -> dict[str, Any]:
-    """A ``rate_limit_info``; ``extra``: extra usage; ``used``: window to share."""
-    windows = {name: {"utilization": share, "resetsAt": 9000} for name, share in used.items()}
-    return {
-        "status": "allowed",
-        "rateLimitType": "five_hour",
-        "resetsAt": 9000,
-        "overageStatus": extra,
-        "isUsingOverage": paid,
-        "unifiedWindows": windows,
-    }
-
-
-def charged_for(window: str | None = None, **used: float) -> dict[str, Any]:
-    """That of a reply that was paid as extra usage: in place of ``window``, or by its content."""
-    info = told("allowed", paid=True, **used)
-    if window is None:
-        return info
-    return {**info, "status": "rejected", "rateLimitType": window, "resetsAt": 9000}
-
-
-def plan(policy: Policy | None = None) -> tuple[Clock, Quota]:
+def plan(policy: Policy | None = None) -> tuple[SetClock, Quota]:
     """The quota of a subscription."""
-    clock = Clock()
+    clock = SetClock()
     quota = Quota(clock, policy)
     quota.applies = True
     return clock, quota
@@ -442,7 +411,7 @@ def test_what_is_allowed_is_counted_and_goes_on() -> None:
 
 
 def test_another_upstream_has_no_extra_usage() -> None:
-    quota = Quota(Clock())
+    quota = Quota(SetClock())
     quota.hear(told("allowed", five_hour=1.0))
     assert refusal(quota) is None
     entered(quota)

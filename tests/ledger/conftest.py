@@ -1,4 +1,4 @@
-"""Each database, for tests of what is in them."""
+"""The ledger's file, and several databases of one."""
 
 from __future__ import annotations
 
@@ -20,22 +20,6 @@ def sqlite(tmp_path: Path) -> Iterator[SQLite]:
     file.open(reactor)
     yield file
     file.close()
-
-
-@pytest.fixture
-def postgresql(postgres_url: str) -> Iterator[PostgreSQL]:
-    opened = PostgreSQL(postgres_url)
-    opened.open(reactor)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest) -> Database:
-    """A file, that of the module's own fixture if it has one, and PostgreSQL where it is
-    installed."""
-    made: Database = request.getfixturevalue(request.param)
-    return made
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 from attrs import evolve
+from clocks import SetClock
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as run
@@ -27,20 +28,13 @@ TURN = TurnRecord(
 )  # fmt: skip
 
 
-class Time:
-    now = NOON
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def time() -> SetClock:
+    return SetClock(NOON)
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def counts(database: Database, time: Time) -> Counts:
+def counts(database: Database, time: SetClock) -> Counts:
     return Counts(database, time)
 
 
@@ -54,7 +48,7 @@ def anything(_: Used) -> bool:
 
 @ensureDeferred
 async def test_many_who_take_at_once_get_exactly_what_there_is(
-    make_database: Callable[[], Database], time: Time
+    make_database: Callable[[], Database], time: SetClock
 ) -> None:
     """Each database has threads of its own, as daemons have."""
     takers = [Counts(make_database(), time) for _ in range(4)]
@@ -71,7 +65,7 @@ async def test_many_who_take_at_once_get_exactly_what_there_is(
 
 @ensureDeferred
 async def test_some_give_back_while_others_take_and_turns_end(
-    make_database: Callable[[], Database], time: Time
+    make_database: Callable[[], Database], time: SetClock
 ) -> None:
     ledgers = [Ledger(make_database(), time) for _ in range(3)]
     plan = Plan(NOON, "me", {"five_hour": NOON + 100.0})
@@ -106,7 +100,7 @@ async def test_a_request_that_does_not_fit_changes_nothing(counts: Counts) -> No
 
 @ensureDeferred
 async def test_what_is_given_back_is_of_the_period_it_was_taken_in(
-    counts: Counts, time: Time
+    counts: Counts, time: SetClock
 ) -> None:
     first = await counts.take("a", "", anything)
     time.now += 60
@@ -121,9 +115,9 @@ async def test_what_is_given_back_is_of_the_period_it_was_taken_in(
 
 
 @ensureDeferred
-async def test_clocks_of_two_machines_differ(database: Database, time: Time) -> None:
+async def test_clocks_of_two_machines_differ(database: Database, time: SetClock) -> None:
     """A minute that has begun on one of them is not begun again by the other."""
-    ahead = Time()
+    ahead = SetClock(NOON)
     ahead.now = NOON + 31
     one, other = Counts(database, time), Counts(database, ahead)
     await other.take("a", "", anything)
@@ -133,7 +127,7 @@ async def test_clocks_of_two_machines_differ(database: Database, time: Time) -> 
 
 
 @ensureDeferred
-async def test_a_clock_that_was_wrong_bars_nobody_for_years(counts: Counts, time: Time) -> None:
+async def test_a_clock_that_was_wrong_bars_nobody_for_years(counts: Counts, time: SetClock) -> None:
     time.now = NOON + 400 * 86_400
     await counts.take("a", "", anything)
     time.now = NOON
@@ -145,7 +139,7 @@ async def test_a_clock_that_was_wrong_bars_nobody_for_years(counts: Counts, time
 
 @ensureDeferred
 async def test_tokens_of_a_turn_that_is_told_late_are_of_its_own_period(
-    counts: Counts, time: Time
+    counts: Counts, time: SetClock
 ) -> None:
     time.now = NOON + 180
     await counts.take("a", "", anything)
@@ -158,7 +152,7 @@ async def test_tokens_of_a_turn_that_is_told_late_are_of_its_own_period(
 
 
 @ensureDeferred
-async def test_in_memory_nothing_is_left(time: Time) -> None:
+async def test_in_memory_nothing_is_left(time: SetClock) -> None:
     database = in_memory()
     for _ in range(2):
         database.open(reactor)

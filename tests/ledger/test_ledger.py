@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from clocks import SetClock
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
@@ -37,16 +38,9 @@ HOUR = 3600
 NOW = int(datetime(1970, 2, 11, 16).timestamp())
 
 
-class Clock:
-    now = float(NOW)
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SetClock:
+    return SetClock(float(NOW))
 
 
 @pytest.fixture
@@ -62,12 +56,12 @@ def sqlite(path: Path) -> Iterator[SQLite]:
 
 
 @pytest.fixture
-def ledger(database: Database, clock: Clock) -> Ledger:
+def ledger(database: Database, clock: SetClock) -> Ledger:
     return Ledger(database, clock, max_turns=5, max_age=10 * HOUR)
 
 
 @pytest.fixture
-def in_file(sqlite: SQLite, clock: Clock) -> Ledger:
+def in_file(sqlite: SQLite, clock: SetClock) -> Ledger:
     return Ledger(sqlite, clock)
 
 
@@ -192,7 +186,7 @@ async def test_a_turn_that_is_told_twice_is_added_once(ledger: Ledger) -> None:
 
 
 @ensureDeferred
-async def test_a_file_that_has_a_turn_twice(path: Path, clock: Clock) -> None:
+async def test_a_file_that_has_a_turn_twice(path: Path, clock: SetClock) -> None:
     file = open_file(path)
     await Ledger(file, clock).add(FULL)
     file.close()
@@ -211,7 +205,7 @@ async def test_a_file_that_has_a_turn_twice(path: Path, clock: Clock) -> None:
 
 
 @ensureDeferred
-async def test_a_file_of_an_older_version(path: Path, clock: Clock) -> None:
+async def test_a_file_of_an_older_version(path: Path, clock: SetClock) -> None:
     """Its turns are still known, and new ones have what they had not."""
     file = open_file(path)
     await Ledger(file, clock).add(FULL)
@@ -280,7 +274,7 @@ def in_india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @ensureDeferred
 async def test_days_begin_at_midnight_where_hours_begin_at_half_past(
-    ledger: Ledger, clock: Clock, in_india: None
+    ledger: Ledger, clock: SetClock, in_india: None
 ) -> None:
     midnight = datetime(2027, 1, 31).timestamp()
     clock.now = midnight
@@ -317,7 +311,7 @@ async def test_a_client_of_many_names_makes_no_endless_hour(ledger: Ledger) -> N
 
 
 @ensureDeferred
-async def test_what_is_old_goes(ledger: Ledger, clock: Clock) -> None:
+async def test_what_is_old_goes(ledger: Ledger, clock: SetClock) -> None:
     await ledger.add(turn(1))
     clock.now += 12 * HOUR
     await ledger.add(turn(2, clock.now))
@@ -339,7 +333,7 @@ async def test_a_broken_file_is_moved_aside(path: Path) -> None:
     path.write_bytes(b"SQLite format 3\0" + b"rubbish" * 1000)
     path.with_name("ledger.sqlite-wal").write_bytes(b"rubbish")
     file = open_file(path)
-    made = Ledger(file, Clock())
+    made = Ledger(file, SetClock(float(NOW)))
     await made.add(FULL)
     assert await made.latest(10) == [FULL]
     file.close()

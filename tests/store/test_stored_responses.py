@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from clocks import SetClock
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
@@ -24,16 +25,9 @@ from claudeproxy.store.tables import Bounds
 BOUNDS = Bounds(max_age=100, max_bytes=1000, tidy=0)
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SetClock:
+    return SetClock()
 
 
 @pytest.fixture
@@ -49,12 +43,12 @@ def sqlite(path: Path) -> Iterator[SQLite]:
 
 
 @pytest.fixture
-def store(database: Database, clock: Clock) -> ResponseTable:
+def store(database: Database, clock: SetClock) -> ResponseTable:
     return Store(database, clock, BOUNDS).responses
 
 
 @pytest.fixture
-def in_file(sqlite: SQLite, clock: Clock) -> ResponseTable:
+def in_file(sqlite: SQLite, clock: SetClock) -> ResponseTable:
     return Store(sqlite, clock, BOUNDS).responses
 
 
@@ -100,7 +94,9 @@ async def test_chains_are_told_from_the_beginning(store: ResponseTable) -> None:
 
 
 @ensureDeferred
-async def test_what_is_old_goes_and_what_is_used_stays(store: ResponseTable, clock: Clock) -> None:
+async def test_what_is_old_goes_and_what_is_used_stays(
+    store: ResponseTable, clock: SetClock
+) -> None:
     for ident, previous in (("a", None), ("b", "a"), ("old", None)):
         await store.put(stored(ident, previous))
     clock.now += 90
@@ -115,7 +111,7 @@ async def test_what_is_old_goes_and_what_is_used_stays(store: ResponseTable, clo
 
 @ensureDeferred
 async def test_what_is_too_much_goes_the_longest_unused_first(
-    store: ResponseTable, clock: Clock
+    store: ResponseTable, clock: SetClock
 ) -> None:
     for ident in "abc":
         clock.now += 1
@@ -136,7 +132,7 @@ async def test_the_file_is_private_and_outlives_the_store(
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     sqlite.close()
     file = open_file(path)
-    again = Store(file, Clock()).responses
+    again = Store(file, SetClock()).responses
     assert await again.get("a") == stored("a", text="a secret")
     await again.delete("a")
     file.close()
@@ -154,7 +150,7 @@ async def test_a_broken_file_is_moved_aside(
     broken = path.read_bytes()[:5000] if how == "cut" else b"what is this?" * 500
     path.write_bytes(broken)
     file = open_file(path)
-    again = Store(file, Clock()).responses
+    again = Store(file, SetClock()).responses
     assert await again.get("1") is None
     await again.put(stored("a"))
     assert await again.get("a") == stored("a")
@@ -182,7 +178,7 @@ async def test_what_has_begun_never_takes_the_place_of_its_end(store: ResponseTa
 
 
 @ensureDeferred
-async def test_it_is_tidied_now_and_then(database: Database, clock: Clock) -> None:
+async def test_it_is_tidied_now_and_then(database: Database, clock: SetClock) -> None:
     table = Store(database, clock, Bounds(max_age=100, max_bytes=300, tidy=60)).responses
     for ident in "abc":
         clock.now += 1
@@ -209,7 +205,7 @@ async def test_a_response_is_its_keys(store: ResponseTable) -> None:
 
 
 @ensureDeferred
-async def test_a_file_without_keys_is_read(path: Path, clock: Clock) -> None:
+async def test_a_file_without_keys_is_read(path: Path, clock: SetClock) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as old:
         old.execute(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clocks import SetClock
 from harness import in_thread, until
 from postgres import Postgres
 from pytest_twisted import ensureDeferred
@@ -25,16 +26,9 @@ from claudeproxy.store.store import Store, sqlite_store
 from claudeproxy.store.tables import Bounds
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SetClock:
+    return SetClock()
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def sqlite(path: Path) -> Iterator[SQLite]:
 
 
 @pytest.fixture
-def store(database: Database, clock: Clock) -> Store:
+def store(database: Database, clock: SetClock) -> Store:
     return Store(database, clock, Bounds(max_age=100, max_bytes=1000, tidy=0))
 
 
@@ -106,7 +100,7 @@ async def test_a_conversation_that_is_full(store: Store, database: Database) -> 
 
 @ensureDeferred
 async def test_what_is_old_or_too_much_goes_with_its_items(
-    store: Store, database: Database, clock: Clock
+    store: Store, database: Database, clock: SetClock
 ) -> None:
     for ident in ("a", "b"):
         assert await begin(store, ident, item("1", "x" * 400))
@@ -176,7 +170,7 @@ async def test_what_another_node_deletes_meanwhile(
 
 
 @ensureDeferred
-async def test_completions_in_order(store: Store, clock: Clock) -> None:
+async def test_completions_in_order(store: Store, clock: SetClock) -> None:
     table = store.completions
     for ident in ("z", "a", "m"):
         await table.put(completion(ident), None)

@@ -15,6 +15,7 @@ import openai
 import pytest
 import treq
 from attrs import evolve
+from clocks import SetClock
 from harness import Daemon, until
 from postgres import Postgres
 from pytest_twisted import ensureDeferred
@@ -53,20 +54,13 @@ TURN = TurnRecord(
 ANY = Rules(requests={"day": 1000})
 
 
-class Time:
-    now = NOON
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def time() -> SetClock:
+    return SetClock(NOON)
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def quotas(time: Time) -> Iterator[Quotas]:
+def quotas(time: SetClock) -> Iterator[Quotas]:
     database = in_memory()
     database.open(reactor)
     engine = Engine(Clock(), lambda _: pytest.fail("a process"), Catalogue(), Limits(), time)
@@ -97,7 +91,7 @@ async def refusal(quotas: Quotas, rules: Rules, key: str = "a") -> Any:
 
 
 @ensureDeferred
-async def test_requests_a_minute(quotas: Quotas, time: Time) -> None:
+async def test_requests_a_minute(quotas: Quotas, time: SetClock) -> None:
     rules = Rules(requests={"min": 2})
     for _ in range(2):
         await quotas.take("a", rules)
@@ -112,7 +106,7 @@ async def test_requests_a_minute(quotas: Quotas, time: Time) -> None:
 
 
 @ensureDeferred
-async def test_tokens_a_day_count_once_a_turn_is_over(quotas: Quotas, time: Time) -> None:
+async def test_tokens_a_day_count_once_a_turn_is_over(quotas: Quotas, time: SetClock) -> None:
     rules = Rules(tokens={"day": 341, "min": 1000}, requests={"day": 9})
     await over(quotas)
     assert [quota.used for quota in quotas.of("a", rules)] == [0, 170, 170]
@@ -139,7 +133,7 @@ async def test_several_quotas_used_up_are_all_named_and_the_last_to_reset_counts
 
 
 @ensureDeferred
-async def test_a_share_of_a_window(quotas: Quotas, time: Time) -> None:
+async def test_a_share_of_a_window(quotas: Quotas, time: SetClock) -> None:
     rules = Rules(shares={"five_hour": 0.1})
     await quotas.take("a", rules)
     window(quotas, 0.2, NOON + 3600)
@@ -224,7 +218,7 @@ def test_headers(dialect: str, expected: dict[str, str]) -> None:
 
 @ensureDeferred
 async def test_a_ledger_that_was_kept_before_there_were_counts(
-    quotas: Quotas, time: Time, tmp_path: Path
+    quotas: Quotas, time: SetClock, tmp_path: Path
 ) -> None:
     path = tmp_path / "ledger.sqlite"
     file = sqlite_ledger(path)
@@ -312,7 +306,7 @@ def test_a_file_that_is_gone_changes_nothing(write: Callable[..., str]) -> None:
 
 
 def test_a_file_half_written_changes_nothing(write: Callable[..., str]) -> None:
-    keys = KeysFile(path := write("a: 1\nb: 23456 requests=1/day\n"), now := Time())
+    keys = KeysFile(path := write("a: 1\nb: 23456 requests=1/day\n"), now := SetClock(NOON))
     with open(path, "w") as file:
         file.write("a: 9\nb: 234")
         file.flush()
@@ -331,7 +325,7 @@ def test_a_file_half_written_changes_nothing(write: Callable[..., str]) -> None:
 
 
 def test_a_file_from_the_future_counts(write: Callable[..., str]) -> None:
-    keys = KeysFile(path := write("a: 1\n"), now := Time())
+    keys = KeysFile(path := write("a: 1\n"), now := SetClock(NOON))
     write("a: 2\n")
     os.utime(path, (now() + 1000, now() + 1000))
     assert keys().name_of(["2"]) == "a"
@@ -591,7 +585,7 @@ def database(postgres_url: str) -> Iterator[PostgreSQL]:
 @pytest.mark.alone
 @ensureDeferred
 async def test_quotas_in_a_postgresql_that_is_killed_and_comes_back(
-    quotas: Quotas, time: Time, postgres: Postgres, database: PostgreSQL
+    quotas: Quotas, time: SetClock, postgres: Postgres, database: PostgreSQL
 ) -> None:
     nodes = [Quotas(quotas._engine, Counts(database, time)) for _ in range(2)]
     rules = Rules(requests={"day": 2})
