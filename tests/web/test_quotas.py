@@ -420,7 +420,7 @@ async def test_the_day_is_remembered(
     assert before[0] == 1
     await again.api.stopService()
     again.api.quotas._counts.known = {}
-    again.api.startService()  # as a site that embeds it may
+    again.api.startService()  # read again, not added to what is known
     await until(lambda: used(again) == before)
 
 
