@@ -21,6 +21,19 @@ pytestmark = [
 
 NOW = "document.querySelector('#now tbody tr')"
 
+CONNECTED = "document.getElementById('stale').hidden"
+
+ASKED = "performance.getEntriesByType('resource').some(one => one.name.endsWith('/main'))"
+"""The stream of changes is open: the page has asked for what it shows."""
+
+HOLD_ANSWERS = """
+const text = "<main data-summary='arrived'></main>";
+window.fetch = () => new Promise((arrived) => {
+  window.arrive = () => arrived(new Response(text));
+});
+"""
+"""What is asked for from now on arrives when it is told to."""
+
 
 async def browser(folder: Path, **how: Any) -> Browser:
     made: Browser = await in_thread(Browser, folder / "profile", **how)
@@ -30,6 +43,11 @@ async def browser(folder: Path, **how: Any) -> Browser:
 async def daemon_of(make_daemon: Any, folder: Path, **settings: Any) -> Daemon:
     daemon: Daemon = await make_daemon(claude=fake_cli(folder / "cli"), **settings)
     return daemon
+
+
+def cut(daemon: Daemon) -> None:
+    for channel in list(daemon.api.site.channels):
+        channel.forceAbortClient()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (360, True)])
@@ -82,13 +100,30 @@ async def test_it_says_when_it_is_cut_off(make_daemon: Any, tmp_path: Path) -> N
     daemon = await daemon_of(make_daemon, tmp_path)
     page = await browser(tmp_path)
     await in_thread(page.go, daemon.url + "/")
-    await until(lambda: len(daemon.api._page._live))
-    stale = "document.getElementById('stale').hidden"
-    await in_thread(page.until, stale)
-    for channel in list(daemon.api.site.channels):
-        channel.forceAbortClient()
-    await in_thread(page.until, f"!{stale}")
-    await in_thread(page.until, stale)
+    await in_thread(page.until, f"{CONNECTED} && {ASKED}")
+    cut(daemon)
+    await in_thread(page.until, f"!{CONNECTED}")
+    await in_thread(page.until, CONNECTED)
+    await in_thread(page.close)
+
+
+@ensureDeferred
+async def test_an_answer_on_its_way_when_it_is_cut_off_does_not_say_it_is_connected(
+    make_daemon: Any, tmp_path: Path
+) -> None:
+    daemon = await daemon_of(make_daemon, tmp_path)
+    page = await browser(tmp_path)
+    await in_thread(page.go, daemon.url + "/")
+    await in_thread(page.until, f"{CONNECTED} && {ASKED}")
+    await in_thread(page.value, HOLD_ANSWERS)
+    turn = await held(daemon, "Hello")
+    await in_thread(page.until, "window.arrive")
+    cut(daemon)
+    await in_thread(page.until, f"!{CONNECTED}")
+    await in_thread(page.value, "arrive()")
+    await in_thread(page.until, "document.getElementById('summary').textContent === 'arrived'")
+    assert await in_thread(page.value, CONNECTED) is False
+    turn.abortConnection()
     await in_thread(page.close)
 
 

@@ -47,7 +47,8 @@
       if (reply.status === 401) { location.reload(); return; }
       if (!reply.ok) throw new Error(reply.statusText);
       show(await reply.text());
-      stale(false);
+      // An answer that was on its way when the stream was cut does not mean that more will come.
+      stale(!events || events.readyState !== EventSource.OPEN);
     } catch {
       stale(true);
     } finally {
