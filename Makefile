@@ -35,17 +35,21 @@ OLDEST_WHEEL = claude-agent-sdk==0.2.164
 OLDEST_CLI = .cache/claude-$(OLDEST)/claude
 # Each process gets a piece of the tests in their order, and so starts few daemons and CLIs.
 PARALLEL = -n logical --dist worksteal
+PYTEST = .venv/bin/python -m pytest
+# Five stands for "no tests": ARGS has chosen others. One: some have failed.
+AGAIN = case $$? in 5) ;; 1) .venv/bin/python tests/again.py $(1) $(ARGS) ;; *) exit 1 ;; esac
 export OLDEST_CLAUDE_CLI ?= $(CURDIR)/$(OLDEST_CLI)
 
 serve: .venv/.serve
 	@.venv/bin/python packaging/serve $(ARGS)
 
 fast: .venv/.check
-	.venv/bin/python -m pytest -m 'not cli' $(ARGS)
+	$(PYTEST) -m 'not cli' $(ARGS)
 
 test: .venv/.test $(OLDEST_CLI)
-	.venv/bin/python -m pytest -m 'not alone' $(PARALLEL) $(ARGS) || [ $$? = 5 ]
-	.venv/bin/python -m pytest -m alone $(ARGS) || [ $$? = 5 ]
+	@rm -f .pytest_cache/v/cache/lastfailed
+	$(PYTEST) -m 'not alone' $(PARALLEL) $(ARGS) || $(call AGAIN,-m 'not alone')
+	$(PYTEST) -m alone $(ARGS) || $(call AGAIN,-m alone)
 
 lowest: .venv/.check
 	.venv/bin/nox -s lowest -- $(ARGS)
