@@ -1,6 +1,6 @@
-"""Runs what has failed once more, by itself, as CPython's tests are with ``--rerun``: on a busy machine
-one of thousands of tests of real processes may be late. Both runs are told; many failures are no
-accident, and are not run again."""
+"""Runs what has failed once more, by itself, as CPython's tests are with ``--rerun``: on a busy
+machine one of thousands of tests of real processes may be late. Both runs are told; many failures
+are no accident, and are not run again."""
 
 from __future__ import annotations
 
