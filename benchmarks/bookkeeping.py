@@ -18,7 +18,8 @@ from twisted.internet.task import deferLater, react
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.engine import Engine, Limits
-from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.ledger.file import sqlite_ledger
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import Usage
 from claudeproxy.telemetry.labels import ModelLabels

@@ -15,7 +15,8 @@ from claudeproxy.cluster.plan import SharedPlan
 from claudeproxy.engine.merging import merge
 from claudeproxy.engine.quota import Quota
 from claudeproxy.ledger.counts import Counts, Turns, in_memory
-from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.ledger.file import sqlite_ledger
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.outbox import Outbox
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.options import ConfigError, Settings

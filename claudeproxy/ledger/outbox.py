@@ -7,15 +7,11 @@ turn that had not ended, that its node was lost.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from attrs import asdict
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -25,9 +21,10 @@ from twisted.logger import Logger
 from claudeproxy._reactor import IDaemonReactor
 from claudeproxy.messages import Usage
 from claudeproxy.store.database import Cursor, StoreLost
-from claudeproxy.store.sqlite import SQLite, alone
+from claudeproxy.store.sqlite import SQLite
 
 from .ledger import Ledger
+from .owners import Owners
 from .record import NODE_LOST, TurnRecord
 from .shares import Plan
 
@@ -65,7 +62,7 @@ class Outbox:
         self._ledger = ledger
         self._most = most
         self._database = SQLite(path, _prepare)
-        self._owners = _Owners(path)
+        self._owners = Owners(path)
         self._reactor: Any = None
         self._sending: Deferred[None] | None = None
         self._retry: IDelayedCall | None = None
@@ -247,56 +244,3 @@ def _nothing(_: Cursor) -> None:
 def _record(text: str) -> TurnRecord:
     told = json.loads(text)
     return TurnRecord(**{**told, "usage": Usage(**told["usage"])})
-
-
-class _Owners:
-    """Which daemons run: each holds the lock of a file of its own, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        """``path``: that of the outbox; the files are beside it."""
-        self._path = path
-        self._lock: int | None = None
-        self.me = ""
-        """Another one each time."""
-
-    def enter(self) -> None:
-        """Let others know of this one."""
-        self.me = uuid4().hex
-        with alone(self._path.parent):
-            self._lock = os.open(self._file(self.me), os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            for left in self._path.parent.glob(self._file("*").name):
-                with self.gone(left.stem.rpartition("-")[2]):
-                    pass  # which removes it
-
-    def leave(self) -> None:
-        """It runs no more."""
-        if self._lock is not None:
-            self._file(self.me).unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = None
-
-    @contextmanager
-    def gone(self, owner: str) -> Iterator[bool]:
-        """Whether ``owner``, which had entered, runs no more; nobody else is told so meanwhile."""
-        if owner == self.me:
-            yield False
-            return
-        try:
-            lock = os.open(self._file(owner), os.O_RDWR)
-        except FileNotFoundError:
-            yield True
-            return
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            self._file(owner).unlink(missing_ok=True)
-            yield True
-        finally:
-            os.close(lock)
-
-    def _file(self, owner: str) -> Path:
-        return self._path.with_name(f"{self._path.stem}-{owner}.lock")

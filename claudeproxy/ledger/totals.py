@@ -12,7 +12,7 @@ from attrs import field, fields, frozen
 
 from claudeproxy.messages import Usage
 
-from .ledger import HOUR, Hour
+from .hours import HOUR, Hour
 
 SESSION = 5 * HOUR
 """Seconds of a session: what Anthropic's shortest window lasts."""

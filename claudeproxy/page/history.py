@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from claudeproxy.ledger.ledger import HOUR
+from claudeproxy.ledger.hours import HOUR
 
 HOURS, DAYS = 24, 30
 

@@ -9,7 +9,8 @@ from typing import Any
 from attrs import asdict
 
 from claudeproxy.engine.engine import Engine
-from claudeproxy.ledger.ledger import HOUR, Hour, Ledger
+from claudeproxy.ledger.hours import HOUR, Hour
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.prices import AS_OF
 from claudeproxy.ledger.projection import Projection, look_back, project
 from claudeproxy.ledger.record import TurnRecord

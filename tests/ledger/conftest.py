@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import sqlite_ledger
+from claudeproxy.ledger.file import sqlite_ledger
 from claudeproxy.store.database import Database
 from claudeproxy.store.postgres import PostgreSQL
 from claudeproxy.store.sqlite import SQLite

@@ -17,19 +17,13 @@ from clocks import SetClock
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import (
-    _COLUMNS,
-    _ONLY,
-    MAX_NAMES,
-    OTHERS,
-    Hour,
-    Ledger,
-    Report,
-    sqlite_ledger,
-)
+from claudeproxy.ledger.file import sqlite_ledger
+from claudeproxy.ledger.hours import MAX_NAMES, OTHERS, Hour
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord, client_name
 from claudeproxy.ledger.shares import Plan
 from claudeproxy.ledger.totals import Totals, by, by_session, day
+from claudeproxy.ledger.turns import COLUMNS, ONLY, Report
 from claudeproxy.messages import Usage
 from claudeproxy.store.database import Database
 from claudeproxy.store.sqlite import SQLite
@@ -140,7 +134,7 @@ async def test_failed_and_paid_turns_are_found_by_an_index(in_file: Ledger) -> N
 
     def explain(cursor: Any) -> None:
         for only in ("failed", "paid"):
-            wanted = f"SELECT * FROM turns WHERE {_ONLY[only]} ORDER BY time DESC, id DESC LIMIT 5"
+            wanted = f"SELECT * FROM turns WHERE {ONLY[only]} ORDER BY time DESC, id DESC LIMIT 5"
             cursor.execute(f"EXPLAIN QUERY PLAN {wanted}")
             plans.append(" ".join(str(row[3]) for row in cursor.fetchall()))
 
@@ -190,7 +184,7 @@ async def test_a_file_that_has_a_turn_twice(path: Path, clock: SetClock) -> None
     file = open_file(path)
     await Ledger(file, clock).add(FULL)
     file.close()
-    columns = ", ".join(_COLUMNS)
+    columns = ", ".join(COLUMNS)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             "DROP INDEX turns_of_requests; CREATE INDEX turns_by_request ON turns (request_id);"
@@ -210,7 +204,7 @@ async def test_a_file_of_an_older_version(path: Path, clock: SetClock) -> None:
     file = open_file(path)
     await Ledger(file, clock).add(FULL)
     file.close()
-    columns = ", ".join(name for name in _COLUMNS if name != "cause")
+    columns = ", ".join(name for name in COLUMNS if name != "cause")
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             f"CREATE TABLE kept AS SELECT {columns} FROM turns; DROP TABLE turns;"

@@ -11,7 +11,8 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.ledger.file import sqlite_ledger
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import PAID, PLAN, TurnRecord
 from claudeproxy.messages import Usage
 from claudeproxy.store.completions import StoredCompletion, Wanted

@@ -11,7 +11,7 @@ from postgres import Postgres
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from claudeproxy.ledger.ledger import _COLUMNS, _SUMS
+from claudeproxy.ledger import hours, turns
 from claudeproxy.store import migrations
 from claudeproxy.store.database import StoreLost
 from claudeproxy.store.migrations import NewerSchema
@@ -46,8 +46,8 @@ def test_the_scripts_are_numbered() -> None:
 
 def test_what_the_ledger_keeps_has_a_column(postgres: Postgres, postgres_url: str) -> None:
     PostgreSQL(postgres_url)
-    assert columns(postgres, postgres_url, "turns") == {"id", *_COLUMNS}
-    assert columns(postgres, postgres_url, "hours") >= set(_SUMS)
+    assert columns(postgres, postgres_url, "turns") == {"id", *turns.COLUMNS}
+    assert columns(postgres, postgres_url, "hours") >= set(hours.SUMS)
 
 
 def test_a_newer_schema_is_refused(postgres: Postgres, postgres_url: str) -> None:

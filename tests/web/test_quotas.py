@@ -27,7 +27,8 @@ from twisted.internet.task import Clock
 from claudeproxy.engine.catalogue import Catalogue
 from claudeproxy.engine.engine import Engine, Limits
 from claudeproxy.ledger.counts import Counts, in_memory
-from claudeproxy.ledger.ledger import Ledger, sqlite_ledger
+from claudeproxy.ledger.file import sqlite_ledger
+from claudeproxy.ledger.ledger import Ledger
 from claudeproxy.ledger.record import TurnRecord
 from claudeproxy.messages import FailureError, Usage
 from claudeproxy.store.database import StoreLost
