@@ -172,6 +172,9 @@ async def test_the_key_is_needed(
     assert refused.code == 401
     assert b"claudemax_" not in await treq.content(refused)
     await ask_as(daemon, "other")
+    rules = daemon.api.gate.keys.rules["app"]
+    # A turn is counted in the database's thread, while its reply is on its way.
+    await until(lambda: all(quota.used for quota in daemon.api.quotas.of("app", rules)))
     quotas = by(await scrape(daemon, authorization="Bearer s3cret"), QUOTA, "quota")
     assert quotas["requests/day"] == 0.25 and 0 < quotas["tokens/day"] < 1
     elsewhere = await treq.get(daemon.url + "/metrics", headers={"host": "evil.example"})
