@@ -42,8 +42,9 @@ class Prefix:
 def prefixes(request: Request, model: str, messages: Sequence[Message]) -> tuple[Prefix, ...]:
     """The first 0, 1, … of ``messages`` (normalised), under ``request``'s system prompt and
     tools."""
-    setup = [[t.name, t.description, t.parameters] for t in request.tools]
-    text = _text({"model": model, "system": request.system, "tools": setup})
+    # As it is written: tools whose properties come in another order have other names upstream.
+    tools = [json.dumps([t.name, t.description, t.parameters]) for t in request.tools]
+    text = _text({"model": model, "system": request.system, "tools": tools})
     found = [Prefix(_digest(b"", text))]
     for message in messages:
         found.append(_longer(found[-1], message))

@@ -9,6 +9,7 @@ from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from claudeproxy.cli.names import ToolNames
 from claudeproxy.engine.digest import LARGEST, Prefix, extended, prefixes
 from claudeproxy.messages import (
     Image,
@@ -132,6 +133,18 @@ def test_another_frame_never_matches(messages: tuple[Message, ...]) -> None:
         key(messages, tools=(evolve(tool, parameters={"type": "object", "required": ["a"]}),)),
     ]
     assert len(set(keys)) == len(keys)
+
+
+def test_the_order_of_a_tools_properties_counts() -> None:
+    """As it does for the tools' names upstream, under which the conversation has their calls."""
+    text = {"type": "string"}
+    tools = [
+        Tool("t", "d", {"type": "object", "properties": {name: text for name in names}})
+        for names in ("ab", "ba")
+    ]
+    one, other = (chain((Message("user", (Text("x"),)),), tools=(tool,)) for tool in tools)
+    assert one != other
+    assert ToolNames.of(tools[:1]) != ToolNames.of(tools[1:])
 
 
 def test_a_users_white_space_counts() -> None:
