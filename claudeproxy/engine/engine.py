@@ -79,7 +79,7 @@ class TurnGroup:
 
     @property
     def placement(self) -> str:
-        """How the first turn was placed: ``warm``, ``kept`` or ``parked``; empty until it is."""
+        """How the first turn was placed, see :class:`.placing.Placement`; empty until it is."""
         return self._turns[0].placement
 
     @property
