@@ -120,13 +120,11 @@ class Settings:
         "How long a process is kept that nobody uses.", values.seconds, "SECONDS", "600"
     )
     keep: int | None = _option(
-        "Formerly the kept ones of --processes: now, with --warm, the same as that, but no fewer "
-        "than --concurrency.",
+        "Deprecated: where --processes is not set, it is the sum of --keep and --warm, and at "
+        "least --concurrency.",
         values.integer_from(0), "N",
     )  # fmt: skip
-    warm: int | None = _option(
-        "Formerly the waiting ones of --processes: see --keep.", values.integer_from(0), "N"
-    )
+    warm: int | None = _option("Deprecated: see --keep.", values.integer_from(0), "N")
     allow_host: tuple[str, ...] = _option(
         "A Host header to accept besides the loopback names.", values.host, "HOST", repeatable=True
     )

@@ -56,7 +56,7 @@ class Installation:
 
     @property
     def usable(self) -> bool:
-        """Whether it has not become one that is too old, or no CLI at all."""
+        """Whether it can be used: it was not replaced by one that is too old, or is no CLI."""
         return self._fault is None
 
     @property
@@ -73,7 +73,7 @@ class Installation:
         self._trace = trace(self.environment)
 
     async def close(self) -> None:
-        """To be called once its processes have ended: wait for what was asked of it besides."""
+        """Wait for what it was asked besides turns. To be called once its processes have ended."""
         self._closing = True
         await DeferredList([question.ended for question in self._questions])
         if self._reaper is not None:
@@ -154,7 +154,7 @@ class Installation:
 
     def unlist(self) -> None:
         """Remove its processes from the list of sessions to which other sessions of the user can
-        send text. The CLI adds a process only when that starts."""
+        send text. The CLI adds a process only at its start."""
         for pid in self._pids:
             self._unlist(pid)
 

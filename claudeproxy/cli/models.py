@@ -73,7 +73,7 @@ def most_tokens(name: str) -> int:
 
 
 def context_tokens(name: str) -> int:
-    """The most tokens that the model with this full id reads, or a family's current one.
+    """The most tokens that a model reads. ``name``: its full id, or its family for the current one.
 
     As CLI 2.1.332 reports them (``contextWindow`` of a result, seen 2026-11-29):
     ``tests/contract/test_contract_sizes.py`` holds this rule against it.

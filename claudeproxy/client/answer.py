@@ -34,8 +34,8 @@ class Answer:
     """A whole answer.
 
     ``content``: its blocks, in order. ``stop_reason``: why it ends there, in the API's words:
-    ``end_turn``, ``tool_use``, ``max_tokens``, ``stop_sequence`` (then that is the one that was
-    found), ``refusal``. ``model``: the one that has answered.
+    ``end_turn``, ``tool_use``, ``max_tokens``, ``stop_sequence``, ``refusal``. ``stop_sequence``:
+    the one that was found. ``model``: the one that has answered.
     """
 
     content: tuple[Block, ...]
@@ -59,7 +59,7 @@ class Answer:
 
     @property
     def message(self) -> Message:
-        """The message to go on after: ``[*messages, answer.message, ...]``."""
+        """The answer as a message, to go on from: ``[*messages, answer.message, ...]``."""
         return Message("assistant", self.content)
 
     def json(self) -> Any:
@@ -92,8 +92,8 @@ class ClaudeError(FailureError):
 
     @property
     def spent(self) -> bool:
-        """Whether tokens were spent on it, so that another try spends them twice. Over HTTP, also
-        where that is not known."""
+        """Whether tokens were spent on it, so that another try spends them twice. Over HTTP it is
+        true also where that is not known."""
         return self.failure.spent
 
 
@@ -106,7 +106,7 @@ class PieceReader:
         self._model = ""
 
     def pieces(self, event: Event) -> Iterator[Piece]:
-        """The pieces in the next event, which is no failure."""
+        """The pieces in the next event, which is not a failure."""
         self._assembly.add(event)
         if isinstance(event, TextDelta):
             yield Text(event.text)

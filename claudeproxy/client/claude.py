@@ -39,13 +39,13 @@ class Claude(ABC):
         the answer may call; the calls are in it, and running them is the program's part.
         ``schema``: a JSON schema that the text must satisfy; the daemon validates it, and asks once
         more if it does not. ``effort``: from ``none`` (no thinking, where the model can do without)
-        to ``max``. ``max_tokens``: after so many the answer is cut off. ``more``: any other field
+        to ``max``. ``max_tokens``: the answer is cut off after so many. ``more``: any other field
         of the Messages API, such as ``temperature`` or ``tool_choice``.
 
-        To cancel the Deferred ends the turn, wherever it is.
+        Cancelling the Deferred ends the turn, wherever it is.
 
         :raises ClaudeError: when there is no answer. Nothing is asked a second time.
-        :raises TypeError: at once, for an argument that there is not.
+        :raises TypeError: at once, for an argument that does not exist.
         """
         asked = body(
             question,
@@ -76,8 +76,8 @@ class Claude(ABC):
 
         The arguments are those of :meth:`ask`, and so are the errors, which may come in mid-answer.
         The turn begins with the first piece that is asked for, and ends when the loop is left.
-        Where it has to end at once, and not when Python finds that nobody holds the generator,
-        write ``async with contextlib.aclosing(claude.stream(...)) as pieces``. While the program
+        To have it end at once, rather than when Python finds that nobody holds the generator, write
+        ``async with contextlib.aclosing(claude.stream(...)) as pieces``. While the program
         does not ask for more, the CLI is paused as soon as 64 kB wait; the turn keeps its slot.
         """
         asked = body(

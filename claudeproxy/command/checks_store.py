@@ -12,10 +12,10 @@ from .case import Case
 from .findings import Finding, failed, ok, warning
 
 OLDEST = 13
-"""The oldest PostgreSQL with which claudemax is tried."""
+"""The oldest PostgreSQL that claudemax is tested with."""
 
 APART = 5.0
-"""Seconds between two clocks that are more than the network's."""
+"""Seconds between two clocks beyond what the network can account for."""
 
 
 def store(case: Case) -> Finding:
@@ -37,7 +37,9 @@ def store(case: Case) -> Finding:
     except psycopg.ProgrammingError as error:
         if error.diag.message_primary:  # of the server: what the role may not do
             return failed(f"{shown}: {reason(error)}", "grant it to the role")
-        return failed("--store is no URL that libpq understands", "write %25 for %, %40 for an @")
+        return failed(
+            "--store is not a URL that libpq understands", "write %25 for %, %40 for an @"
+        )
     except psycopg.Error as error:
         return failed(
             f"{shown}: {reason(error)}",
@@ -73,7 +75,7 @@ def _usable(cursor: Any, shown: str) -> Finding:
     if abs(apart) > APART:
         return warning(
             f"{shown}: its clock and ours are {abs(apart):.0f} s apart",
-            "keep both by NTP: how old things are is told by the nodes' clocks",
+            "set both by NTP: the nodes' clocks decide how old what is stored is",
             **more,
         )
     made = f"tables of version {more['schema']}" if more["schema"] else "no tables yet"

@@ -54,8 +54,8 @@ def _about(one: Mapping[str, Any]) -> Table:
     if one["fields"] is not None:
         row("body", f"{one['body_bytes']:,} bytes with {', '.join(one['fields']) or 'no field'}")
     elif one["body_bytes"]:
-        row("body", f"{one['body_bytes']:,} bytes, which are no JSON object")
+        row("body", f"{one['body_bytes']:,} bytes, not a JSON object")
     key = f", key {one['key']}" if one["key"] else ""
-    row("from", (one["client"] or "a client that tells no name") + key)
+    row("from", (one["client"] or "a client that gives no name") + key)
     row("id", one["request_id"])
     return table

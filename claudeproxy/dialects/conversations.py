@@ -1,4 +1,4 @@
-"""The Conversations API: what its bodies hold, and how conversations are told.
+"""The Conversations API: what its bodies hold, and the objects that it replies with.
 
 Shapes: openai-python's ``types/conversations``.
 """
@@ -32,13 +32,13 @@ def read_items(body: Fields, ident: str) -> list[dict[str, Any]]:
 
 
 def own_items(ident: str, items: Sequence[Item]) -> list[dict[str, Any]]:
-    """``items`` as a conversation has them: their ids are not the client's."""
+    """``items`` as a conversation has them: with ids of our own in place of the client's."""
     plain = [{name: item[name] for name in item if name != "id"} for item in items]
     return listed(ident, plain)
 
 
 def conversation(ident: str, created: int, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The object that tells of a conversation. ``created``: epoch seconds."""
+    """The object that describes a conversation. ``created``: epoch seconds."""
     return {
         "id": ident,
         "object": "conversation",

@@ -1,4 +1,4 @@
-"""One request put to one process, and what it wants done to the answer on its way through."""
+"""One request put to one process, and what the request wants done to the answer on its way."""
 
 from __future__ import annotations
 

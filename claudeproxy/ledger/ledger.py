@@ -29,8 +29,8 @@ MAX_AGE = 400 * 24 * 3600.0
 
 
 class Ledger:
-    """All methods return a Deferred of what they describe. What was added is there for any call
-    after it."""
+    """All methods return a Deferred of what they describe. What was added is seen by every later
+    call."""
 
     log = Logger()
 
@@ -48,7 +48,7 @@ class Ledger:
         self._max_turns = max_turns
         self._max_age = max_age
         self.counts = Counts(database, now)
-        """What keys have used, turns that are added included."""
+        """What keys have used; turns that are added are counted."""
 
     def add(self, record: TurnRecord, plan: Plan | None = None) -> Deferred[None]:
         """Add a turn, as :meth:`put` does. Never fails: errors are logged."""
@@ -56,8 +56,8 @@ class Ledger:
         return done.addErrback(lambda why: self.log.failure("a turn is not in the ledger", why))
 
     def put(self, record: TurnRecord, plan: Plan | None = None) -> Deferred[None]:
-        """Add a turn, unless one of the same request is there. ``plan``: as known when it was over;
-        without it, nothing was."""
+        """Add a turn, unless one of the same request is there. ``plan``: what was known of it when
+        the turn was over; by default, nothing."""
         return self.put_all([(record, plan or Plan(self._now()))])
 
     def put_all(self, turns: Sequence[tuple[TurnRecord, Plan]]) -> Deferred[None]:
@@ -73,8 +73,8 @@ class Ledger:
         return self._database.run(add).addCallback(heard)
 
     def restore(self, plan: Plan) -> Deferred[None]:
-        """Where nothing was ever counted, because turns were added before there were counts: count
-        today's, and those of the running windows."""
+        """Count the turns of today and of the running windows, if nothing was ever counted: a
+        version that did not count yet has added them."""
         return self._database.run(restore, plan)
 
     def turn(self, request_id: str) -> Deferred[TurnRecord | None]:
@@ -91,9 +91,8 @@ class Ledger:
     def hours(self, since: float, *by: str) -> Deferred[list[Hour]]:
         """The sums of all hours from ``since`` (epoch seconds) on, the oldest first.
 
-        ``by``: what they are told apart by, of ``hour``, ``key``, ``model`` and ``client``; the
-        others are 0 or empty. Without any it is all of them. Without ``hour``, those with the most
-        turns come first.
+        ``by``: which of ``hour``, ``key``, ``model`` and ``client`` to group by, by default all;
+        the others are 0 or empty. Without ``hour``, those with the most turns come first.
         """
         return self._database.run(hours.hours, since, by)
 
@@ -104,7 +103,7 @@ class Ledger:
 
     def _add(self, cursor: Cursor, record: TurnRecord, plan: Plan) -> Used | None:
         if not turns.add(cursor, record):
-            return None  # it was told before
+            return None  # it was added before
         hours.add(cursor, record)
         old = self._now() - self._max_age
         turns.forget(cursor, self._max_turns, old)

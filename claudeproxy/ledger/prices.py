@@ -75,7 +75,7 @@ def price_of(model: str | None) -> Price | None:
 
 def list_price(model: str | None, *answers: Usage) -> float | None:
     """What these answers would have cost at list price, in US dollars; ``None`` if their model's
-    price is not known. One by one: whether a prompt is long is a matter of each."""
+    price is not known. Each is priced by itself, because a long prompt costs more."""
     price = price_of(model)
     if answers.count(Usage()) == len(answers):
         return 0.0

@@ -31,16 +31,17 @@ if TYPE_CHECKING:  # PostgreSQL is an extra
     from claudeproxy.store.shared import Shared
 
 UNSTORED = 16
-"""Responses that are over and could not be stored: so many are kept in memory."""
+"""How many responses that are over, but could not be stored, are kept in memory."""
 
 
 @define(eq=False)
 class Running:
-    """A background response. ``keep``: adds it to its conversation, where the next one may begin
-    after ``release``.
+    """A background response. ``keep`` adds it to its conversation; ``release`` lets the next
+    response of that conversation begin.
 
-    It has ``begun`` (fires) once it is stored, with whether it is. ``ended`` fires with the last
-    of its events, which its ``log`` has once it is stored how it ended. ``there``: whether it is.
+    ``begun`` fires once its beginning has been put into the store, with whether that worked.
+    ``ended`` fires with its last event, which goes into ``log`` only after the store has been told
+    of the end. ``there``: whether the store has it.
     """
 
     asker: Asker
@@ -68,8 +69,8 @@ class Running:
 
 
 class Background:
-    """The background responses of a daemon. There are no more of them than the engine has room for,
-    and none takes longer than any other turn may."""
+    """The background responses of a daemon. The engine's limits hold for them as for other turns:
+    how many there may be, and how long each may take."""
 
     log = Logger()
 
@@ -80,7 +81,7 @@ class Background:
         store: ResponseTable,
         shared: Shared | None,
     ) -> None:
-        """``shared``: what other nodes are told, and may ask by; ``None`` without any."""
+        """``shared``: how this node and others talk to each other; ``None`` if there are none."""
         self._reactor = reactor
         self._handler = handler
         self._store = store
@@ -124,7 +125,7 @@ class Background:
         return running if theirs else None
 
     async def told(self, running: Running) -> Mapping[str, Any]:
-        """The response so far; of one that has ended, once it is stored how."""
+        """The response so far. If it has ended, this waits until the store has been told."""
         if running.stream.ended:
             await running.log.whole()
         return running.response
@@ -149,7 +150,7 @@ class Background:
         self._tell_over(ident)
 
     async def settled(self) -> None:
-        """Those that have ended are stored, or cannot be."""
+        """Wait until those that have ended are stored, or cannot be."""
         for running in list(self._responses.values()):
             await self.told(running)
 
@@ -210,16 +211,16 @@ class Background:
             ensureDeferred(self.delete(running)).addErrback(self._failed)
 
     def _failed(self, why: Reason) -> None:
-        if not why.check(StoreLost):  # it is done once that is back
-            self.log.failure("a background response", why)
+        if not why.check(StoreLost):  # otherwise it is tried again once the store is back
+            self.log.failure("a background response was not deleted or stored", why)
 
     def _tell_over(self, ident: str) -> None:
         if self._shared is not None:
             self._shared.news.tell(OVER, {"id": ident})
 
     def _store_again(self) -> None:
-        """The store answers: what could not be stored may be by now, and others believe that it
-        still runs."""
+        """The store answers again: store what could not be stored before. Until then, other nodes
+        believe that it still runs."""
         for ident, running in list(self._responses.items()):
             ensureDeferred(self._again(ident, running)).addErrback(self._failed)
 
@@ -228,6 +229,6 @@ class Background:
             await self.delete(running)
         elif running.log.ended:
             whole = running.stored(b"".join(running.log.events))
-            with suppress(Exception):  # as the log has said, and it is tried again
+            with suppress(Exception):  # it is in the log already, and is tried again
                 self._forget(ident, await self._store.put(whole))
                 self._tell_over(ident)

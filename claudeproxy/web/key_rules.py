@@ -21,7 +21,7 @@ class Rules:
     """``reserve``: the share (0 to 1) of each plan window that must be left, in place of the
     daemon's own; ``shares``: the share of each window that may be used; ``requests``, ``tokens``:
     how many in each of :data:`~claudeproxy.ledger.periods.PERIODS`; ``models``: those that may be
-    asked, all if empty; ``expires``: the last day on which the key counts."""
+    asked, all if empty; ``expires``: the last day on which the key is valid."""
 
     reserve: Mapping[str, float] | None = None
     shares: Mapping[str, float] | None = None
@@ -32,11 +32,11 @@ class Rules:
 
     @property
     def counts(self) -> bool:
-        """Whether anything is bounded that has to be counted."""
+        """Whether any of its limits needs counting."""
         return bool(self.requests or self.tokens or self.shares)
 
     def expired(self, now: float) -> bool:
-        """Whether the key counts no longer at ``now``, epoch seconds."""
+        """Whether the key is no longer valid at ``now``, epoch seconds."""
         return self.expires is not None and datetime.fromtimestamp(now).date() > self.expires
 
 
@@ -121,5 +121,5 @@ _WORDS: Mapping[str, tuple[str, Callable[[str], tuple[str | None, object]], str]
     "models": ("models", _models, "models=sonnet,haiku"),
     "expires": ("expires", _expires, "expires=2027-01-31"),
 }
-"""For each word: the field of the rules, what reads it to a key within the field (``None`` for all
-of it) and a value, and an example."""
+"""For each word: its field of the rules, an example, and between them what reads its value: into a
+key within the field (``None``: the whole field), and what belongs there."""

@@ -11,12 +11,12 @@ from twisted.logger import Logger
 from .keys import KeyFileError, Keys, read
 
 SETTLED = 0.5
-"""Seconds for which a changed file must have been left alone to be read: it may be half written,
-and the first half of a key is a key."""
+"""Seconds for which a changed file must have been left alone before it is read: it may be half
+written, and the first half of a key would be taken for a key."""
 
 
 class KeysFile:
-    """The file at ``path``: called, it gives the keys that count now."""
+    """The file at ``path``. Calling it gives the keys that are valid now."""
 
     log = Logger()
 
@@ -31,7 +31,7 @@ class KeysFile:
         self._keys = read(path)
 
     def __call__(self) -> Keys:
-        """The keys. If the file has changed and cannot be used as it is now, those before, and a
+        """The keys. If the file has changed and can no longer be used, the previous ones, with a
         line in the log."""
         seen = self._stat()
         if seen != self._seen and not self._is_fresh(seen):
@@ -40,7 +40,7 @@ class KeysFile:
                 self._keys = read(self._path)
             except KeyFileError as error:
                 self.log.error(
-                    "--api-key-file {path}: {error}; the keys before count", path=self._path,
+                    "--api-key-file {path}: {error}; the previous keys stay valid", path=self._path,
                     error=str(error),
                 )  # fmt: skip
             else:

@@ -39,7 +39,7 @@ NOT_HERE = {
     "embeddings": "Claude has no embeddings",
     "blobs": "files cannot be uploaded",
 }
-"""What Ollama has and a Claude CLI has not: the first segment below ``/api``, and why."""
+"""What Ollama can do and a Claude CLI cannot: the first segment below ``/api``, and why."""
 
 _SINCE = "2023-11-14T22:13:20Z"
 """When every model was last changed: the CLI does not report it."""
@@ -53,11 +53,11 @@ _DETAILS = {
     "parameter_size": "",
     "quantization_level": "",
 }
-"""Nothing of a file: there is none."""
+"""What is told of a model's file: nothing, as there is none."""
 
 
 class OllamaAPI:
-    """The endpoints that Ollama's clients ask, over one engine."""
+    """The endpoints that Ollama's clients call, over one engine."""
 
     app = make_app()
 

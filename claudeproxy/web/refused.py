@@ -15,10 +15,10 @@ from claudeproxy.ledger.record import client_name
 from .access_log import LONGEST_PATH, Facts
 
 KEPT = 50
-"""Requests that are kept; an older one goes for a newer one."""
+"""How many requests are kept; the oldest gives way to a new one."""
 
 LONGEST_MESSAGE = 300
-"""Characters of a message that are kept, and of a field's path."""
+"""Characters that are kept of a message, and of a field's path."""
 
 MOST_FIELDS = 40
 LONGEST_FIELD = 64

@@ -78,8 +78,8 @@ class API:
     ) -> None:
         """``metrics``: what ``/metrics`` says. Responses are kept in ``store``, turns in
         ``ledger``, whole exchanges by ``recorder``; nowhere where that is ``None``. ``counts``:
-        what keys have used; ``turns``: takes each turn that is over; ``shared``: what this node has
-        together with others that use the same store."""
+        what keys have used; ``turns``: takes each turn that is over; ``shared``: how this node and
+        others that use the same store talk to each other."""
         self._reactor = reactor
         self._engine = engine
         self._gate = gate
@@ -120,7 +120,7 @@ class API:
         )
 
     async def settled(self) -> None:
-        """All that has ended is stored, or cannot be."""
+        """Wait until all that has ended is stored, or cannot be."""
         await self._responses.settled()
 
     async def told_keys(self) -> list[dict[str, Any]]:

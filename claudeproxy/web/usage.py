@@ -1,4 +1,4 @@
-"""What was used: of the plan's windows, and by turns, in all and one by one."""
+"""What was used: of the plan's windows, and by turns, summed up and one by one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from claudeproxy.ledger.shares import window_seconds
 from claudeproxy.ledger.totals import SESSION, Totals, by, by_session, day
 
 DAYS, MAX_DAYS = 30, 400
-"""Days told of without and with asking for more."""
+"""Days that are summed up by default, and the most that can be asked for."""
 
 TURNS, MAX_TURNS = 50, 1000
-"""Turns told of, the same."""
+"""Turns that are listed by default, and the most that can be asked for."""
 
 
 async def usage(

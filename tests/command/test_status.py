@@ -73,11 +73,11 @@ async def test_what_was_refused(make_daemon: Any, command: Command, tmp_path: Pa
         "POST /v1/chat/completions  400 invalid",
         "field messages[0].role",
         "body 101 bytes with model, messages, a[b]?",
-        "from a client that tells no name",
+        "from a client that gives no name",
         "id",
         "POST /v1/messages  400 invalid",
-        "body 6 bytes, which are no JSON object",
-        "from a client that tells no name",
+        "body 6 bytes, not a JSON object",
+        "from a client that gives no name",
         "id",
     ]
     ran = await in_thread(command.run, "status", "--refused", "--json", *port)

@@ -73,7 +73,7 @@ def test_one_that_cannot_be_reached(postgres: Postgres, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["postgresql://a:secret%zz@h/d", "postgresql://h/d?secret=1"])
 def test_what_is_no_url(tmp_path: Path, url: str) -> None:
-    assert check(tmp_path, url).found == "--store is no URL that libpq understands"
+    assert check(tmp_path, url).found == "--store is not a URL that libpq understands"
 
 
 def test_without_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ NAME = "claudemax"
 """What the daemon is called in a client's settings."""
 
 KEY_VARIABLE = "CLAUDE_MAX_API_KEY"
-"""Where the key is read from, here and by clients that read theirs from a variable. It has no
-``CLAUDEMAX_`` in front: what has is an option of the daemon, and who set one would believe that the
-daemon asks for a key."""
+"""Where the key is read from, here and by clients that read theirs from a variable. It does not
+begin with ``CLAUDEMAX_``: variables that do are options of the daemon, and whoever set this one
+would believe that the daemon then asks for a key."""
 
 
 @frozen
@@ -45,29 +45,29 @@ class Daemon:
 
     @property
     def any_key(self) -> str:
-        """Many clients insist on a key."""
+        """The key, or a word in its place: many clients insist on one."""
         return self.key or "none"
 
     @property
     def shown_key(self) -> str:
-        """What is shown instead of a key: it goes into the client's file only."""
+        """What is shown in place of the key, which goes into the client's file only."""
         return "YOUR-KEY" if self.key else "none"
 
 
 @frozen
 class Machine:
-    """Whose settings: ``darwin`` on macOS."""
+    """The machine whose clients are set up. ``darwin``: whether it runs macOS."""
 
     home: Path
     environ: Mapping[str, str]
     darwin: bool
 
     def config(self, *parts: str) -> Path:
-        """Below the directory for settings, as clients do that know XDG on every system."""
+        """A path below XDG's directory for settings, which some clients use on every system."""
         return Path(self.environ.get("XDG_CONFIG_HOME") or self.home / ".config", *parts)
 
     def application(self, *parts: str) -> Path:
-        """Below the directory for settings that the system itself has."""
+        """A path below the system's own directory for settings: on macOS not XDG's."""
         support = self.home / "Library" / "Application Support"
         return support.joinpath(*parts) if self.darwin else self.config(*parts)
 
@@ -80,21 +80,27 @@ class Format(Protocol):
     """A module that knows a format of settings."""
 
     def load(self, text: str) -> Any:
-        """The plain value. ValueError: it is not of this format."""
+        """The plain value of ``text``.
+
+        :raises ValueError: if it is not of this format.
+        """
 
     def changed(self, text: str, changes: Sequence[Change]) -> str:
-        """``text`` with the changes made. Unfit: a path leads through something else."""
+        """``text`` with the changes made.
+
+        :raises Unfit: if what is on the path of a change is neither an object nor a list.
+        """
 
 
 def nothing(daemon: Daemon) -> Sequence[str]:
-    """For clients of which nothing else has to be done."""
+    """For clients that need nothing else done."""
     return ()
 
 
 @frozen
 class Client:
-    """A client with a file. ``changes`` takes the plain value of the file, too; ``then`` tells what
-    is left to do."""
+    """A client that has its settings in a file. ``changes`` is also given the plain value of the
+    file; ``then`` tells what is left to do."""
 
     title: str
     place: Callable[[Machine], Path]

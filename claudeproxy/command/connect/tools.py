@@ -36,7 +36,7 @@ def _llm(daemon: Daemon, current: Any) -> Sequence[Change]:
 
 
 def _llm_then(daemon: Daemon) -> Sequence[str]:
-    keep = [f"llm keeps keys by itself: `llm keys set {NAME}` asks for it."] if daemon.key else []
+    keep = [f"llm stores keys itself: `llm keys set {NAME}` asks for it."] if daemon.key else []
     return [*keep, f"Try it: llm -m {NAME}/{daemon.models[0].id} Hello"]
 
 
@@ -56,7 +56,7 @@ def _home_assistant(daemon: Daemon) -> Sequence[str]:
         f"    URL     {daemon.base}",
         f"    API key {daemon.shown_key}",
         f"    Model   {daemon.models[0].id}",
-        "It tries what you enter with one small request, which counts in your plan.",
+        "It tries what you enter with one small request, which your plan is charged for.",
         *_elsewhere(daemon),
     ]
 
@@ -65,8 +65,8 @@ def _elsewhere(daemon: Daemon) -> Sequence[str]:
     if urlsplit(daemon.url).hostname not in ("127.0.0.1", "::1"):
         return []
     return [
-        "From a container or another machine this address leads elsewhere: there the daemon has to",
-        "listen on an address that can be reached, with a key (`claudemax key` makes one).",
+        "From a container or another machine this address leads elsewhere. For those, the daemon",
+        "has to listen on an address they can reach, with a key (`claudemax key` makes one).",
     ]
 
 
