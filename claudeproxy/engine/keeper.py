@@ -242,7 +242,7 @@ class Keeper:
             return
         if not process.can_rewind and not self._told:
             self._told = True
-            self.log.warn("this Claude CLI knows no rewind: every new conversation costs a process")
+            self.log.warn("this Claude CLI cannot rewind: every new conversation takes a new process")
         self._kept[process] = Kept(process, self._reactor.seconds())
         self._serve()
         if self._claims:

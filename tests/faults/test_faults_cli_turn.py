@@ -376,7 +376,7 @@ async def test_before_the_question(
 
 @cases(
     "CLI",
-    ("knows no rewind", "nothing: each process serves one conversation",
+    ("cannot rewind", "nothing: each process serves one conversation",
      {"rewinds": "unknown"}, False),
     ("answers a rewind late", "the next turn waits for it", {"rewind": "sleep 1"}, None),
     ("refuses a rewind", "it is ended; another serves the next turn",
