@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import (
     IReactorCore,
+    IReactorFDSet,
     IReactorFromThreads,
     IReactorProcess,
     IReactorTCP,
@@ -20,9 +21,17 @@ class IServerReactor(IReactorTime, IReactorTCP):
     """Serves connections, and gives them time."""
 
 
+class IStageReactor(IProcessReactor, IServerReactor):
+    """Starts processes in front of what it serves."""
+
+
+class IReadingReactor(IReactorTime, IReactorFDSet):
+    """Waits for file descriptors, and gives time."""
+
+
 class IDaemonReactor(
-    IProcessReactor,
-    IServerReactor,
+    IStageReactor,
+    IReadingReactor,
     IReactorCore,
     IReactorThreads,
     IReactorFromThreads,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from claudeproxy.options import Settings
@@ -31,11 +31,11 @@ class Banner(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, daemon: MultiService, settings: Settings) -> None:
+    def __init__(self, reactor: IReactorTime, daemon: MultiService, settings: Settings) -> None:
         self._reactor = reactor
         self._daemon = find(daemon)
         self._settings = settings
-        self._looking: Any = None
+        self._looking: IDelayedCall | None = None
         self._looks = 0
 
     def startService(self) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from claudeproxy.cli.process import CLIProcess
@@ -40,7 +40,7 @@ class Keeper:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         spawn: Callable[[], CLIProcess],
         *,
         budget: int,
@@ -62,7 +62,7 @@ class Keeper:
         self._ending: set[CLIProcess] = set()
         self._claims: dict[Deferred[Placement], Wanted] = {}
         self._scarce = False  # memory
-        self._filling: Any = None
+        self._filling: IDelayedCall | None = None
         self._closed = False
         self._told = False  # that the CLI cannot rewind
 
@@ -242,7 +242,9 @@ class Keeper:
             return
         if not process.can_rewind and not self._told:
             self._told = True
-            self.log.warn("this Claude CLI cannot rewind: every new conversation takes a new process")
+            self.log.warn(
+                "this Claude CLI cannot rewind: every new conversation takes a new process"
+            )
         self._kept[process] = Kept(process, self._reactor.seconds())
         self._serve()
         if self._claims:

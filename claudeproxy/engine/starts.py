@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from claudeproxy.cli.launch import CLIError
@@ -28,7 +28,7 @@ class Starts:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         spawn: Callable[[], CLIProcess],
         at_once: int,
         hopeless: Callable[[Failure], None],
@@ -41,8 +41,8 @@ class Starts:
         self._at_once = at_once
         self._hopeless = hopeless
         self._again = again
-        self._starting: dict[CLIProcess, Any] = {}
-        self._retry: Any = None
+        self._starting: dict[CLIProcess, IDelayedCall] = {}
+        self._retry: IDelayedCall | None = None
         self._relapse = 0  # failures before the last good start; they count again if that one dies
         self.failures = 0
         """How many starts in a row failed, or led to a process that died before it was used."""

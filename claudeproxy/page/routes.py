@@ -16,6 +16,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
+from claudeproxy._reactor import IDaemonReactor
 from claudeproxy.messages import Failure, Kind
 from claudeproxy.store.database import StoreLost
 from claudeproxy.web.access_log import facts
@@ -55,7 +56,7 @@ class Page:
     log = Logger()
 
     def __init__(
-        self, reactor: Any, sources: Sources, gate: Gate, settings: Sequence[Setting]
+        self, reactor: IDaemonReactor, sources: Sources, gate: Gate, settings: Sequence[Setting]
     ) -> None:
         self._reactor = reactor
         self._sources = sources

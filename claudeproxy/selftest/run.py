@@ -7,10 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IReactorTime
+
+from claudeproxy._reactor import IStageReactor
 
 from .facts import CANARY, FACTS, Bench, Fact
 from .lines import Line
@@ -43,7 +45,9 @@ class Report:
 
 
 async def run(
-    reactor: Any, executable: str, told: Callable[[int, int], object] = lambda done, of: None
+    reactor: IStageReactor,
+    executable: str,
+    told: Callable[[int, int], object] = lambda done, of: None,
 ) -> Report:
     """Try every fact on the CLI at ``executable``: in a scratch HOME, with no login and no quota.
 
@@ -69,7 +73,7 @@ async def run(
 
 
 async def try_all(
-    reactor: Any, bench: Bench, told: Callable[[int, int], object] = lambda done, of: None
+    reactor: IReactorTime, bench: Bench, told: Callable[[int, int], object] = lambda done, of: None
 ) -> Report:
     """As :func:`run`, on a bench that is there."""
     began = reactor.seconds()

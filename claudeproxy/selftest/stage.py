@@ -12,9 +12,11 @@ from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure as Reason
 
+from claudeproxy._reactor import IStageReactor
 from claudeproxy.cli import launch
 from claudeproxy.demo.app import DemoUpstream, Received, listen
 
@@ -44,7 +46,7 @@ class CLI(ProcessProtocol):
 
     transport: Any
 
-    def __init__(self, reactor: Any, patience: float) -> None:
+    def __init__(self, reactor: IReactorTime, patience: float) -> None:
         """``patience``: seconds to wait for any one line; only a broken fact waits that long."""
         self._reactor = reactor
         self._patience = patience
@@ -196,7 +198,7 @@ class Stage:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IStageReactor,
         executable: str,
         folder: Path,
         *,

@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from claudeproxy._reactor import IReadingReactor
 
 from .connection import Connection
 from .database import Cursor, StoreLost
@@ -34,7 +36,7 @@ class News:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, database: PostgreSQL, node: str) -> None:
+    def __init__(self, reactor: IReadingReactor, database: PostgreSQL, node: str) -> None:
         """``node``: the id of this one."""
         self.heard: list[Callable[[str, dict[str, Any]], object]] = []
         """Called with the kind and the content of what another node tells."""
@@ -47,7 +49,7 @@ class News:
         self._node = node
         self._connection: Connection | None = None
         self._trying = self._stopped = False
-        self._again: Any = None
+        self._again: IDelayedCall | None = None
 
     def start(self) -> None:
         """Listen, as soon as the database answers."""
