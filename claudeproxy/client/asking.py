@@ -17,7 +17,7 @@ AnyTool: TypeAlias = Tool | Mapping[str, Any]
 """A tool, or as the API has it: ``{"name", "description", "input_schema"}``."""
 
 MAX_TOKENS = 32_000
-"""How much an answer may take if nothing is said: about 24,000 words, thinking included."""
+"""Tokens that an answer may take by default: about 24,000 words, thinking included."""
 
 
 def body(
@@ -32,9 +32,9 @@ def body(
     stream: bool,
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """``more``: further fields of the API, in place of these.
+    """``more``: further fields of the API, which replace those made of the other arguments.
 
-    :raises TypeError: for one that the API does not have: the daemon would not even mention it.
+    :raises TypeError: for one that the API does not have: the daemon would ignore it silently.
     """
     for name in more:
         if name not in anthropic.FIELDS:

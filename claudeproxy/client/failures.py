@@ -47,7 +47,7 @@ def broken_off(url: str, why: BaseException | None = None) -> Failure:
 
 def no_daemon(url: str) -> Failure:
     """Something answers that does not speak the Messages API."""
-    message = f"what answers at {url} is no claudemax daemon, or one behind a proxy that alters it"
+    message = f"what answers at {url} is not a claudemax daemon, or a proxy alters its replies"
     return Failure(Kind.UPSTREAM, message, STATUSES[Kind.UPSTREAM], spent=True)
 
 
@@ -64,7 +64,7 @@ def refusal(url: str, status: int, body: bytes, header: Header) -> Failure:
         message,
         STATUSES[kind],
         retry_after=float(after) if after.isdigit() else None,
-        # An error that is worth another try by its status, were it not for what it has spent.
+        # Its status invites another try; the header says that tokens were spent on this one.
         spent=status >= 500 and header("x-should-retry") == "false",
     )
 

@@ -29,7 +29,7 @@ DIALECT = "python"
 def in_process(service: Claudemax, name: str = "") -> Claude:
     """Claude through ``service``, which has to be started, and need not be served anywhere.
 
-    ``name``: of the program, for the ledger. No key is asked for and so none of its rules hold; the
+    ``name``: of the program, for the ledger. No key is asked for, so no key's rules apply; the
     daemon's own do: its reserve, its queue and its deadlines.
     """
     return InProcess(service, name)
@@ -102,7 +102,7 @@ class _Turn:
             try:
                 self._group = told.group = engine.ask(request, self._heard)
             except FailureError as error:
-                if error.failure.status not in (400, 404):  # those are no turns, but mistakes
+                if error.failure.status not in (400, 404):  # those are mistakes, not turns
                     told.failure = error.failure
                     journal.began(record, told)
                 raise
@@ -126,8 +126,8 @@ class _Turn:
             self._over.callback(None)
 
     def _deliver(self, events: list[Event]) -> None:
-        """Let the program have ``events``, but not from within the engine: whatever it does next,
-        it may do it to the engine."""
+        """Let the program have ``events``, but not from within the engine: what the program does
+        next may change the engine."""
         self._burst += events
         if self._delivery is None:
             self._delivery = self._service.reactor.callLater(0, self._delivered)

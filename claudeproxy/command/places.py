@@ -21,12 +21,12 @@ def config_directory(environ: Mapping[str, str]) -> Path:
 
 
 def token_file(environ: Mapping[str, str]) -> Path:
-    """What a service reads its token of ``claude setup-token`` from: lines of NAME=VALUE."""
+    """The file with the token of ``claude setup-token`` for a service: lines of NAME=VALUE."""
     return config_directory(environ) / "service.env"
 
 
 def settings(environ: Mapping[str, str], **given: Any) -> Settings:
-    """What a daemon that is started without options would use; ``given``: options all the same.
+    """What a daemon started with no options but ``given`` would use.
 
     :raises click.ClickException: where they are wrong.
     """
@@ -40,7 +40,7 @@ def settings(environ: Mapping[str, str], **given: Any) -> Settings:
 @frozen
 class Address:
     """Where a client reaches an endpoint. ``socket``: the path of a unix socket, else empty;
-    ``host``: as a client writes it; ``tls``: whether it speaks it."""
+    ``host``: as a client writes it; ``tls``: whether it speaks TLS."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""Responses: ``/responses/compact``. The model summarises what was said, as any turn of its own.
+"""Responses: ``/responses/compact``: a turn like any other, in which the model summarises.
 
 Shapes: openai-python's ``CompactedResponse`` and ``ResponseCompactionItem``.
 """

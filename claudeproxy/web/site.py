@@ -90,8 +90,8 @@ class Channel(HTTPChannel):
         super().connectionLost(reason)
 
     def upgrade(self, to: Upgraded) -> None:
-        """All that arrives is for ``to`` from now on, while the request that asked for it is open:
-        that is over when the connection is lost."""
+        """Hand all that arrives from now on to ``to``. The request that asked for it stays open
+        until the connection is lost."""
         self.upgraded = to
 
     def dataReceived(self, data: bytes) -> None:
@@ -138,7 +138,7 @@ class Channel(HTTPChannel):
             self._respondToBadRequestAndDisconnect()
             return
         absolute = re.match(rb"https?://([^/?]*)(.*)", self._path, re.I | re.S)
-        if absolute:  # RFC 9112, 3.2.2: to be accepted, and its host counts instead of the header's
+        if absolute:  # RFC 9112, 3.2.2: it must be accepted, and its host replaces the header's
             headers = self.requests[-1].requestHeaders
             if len(headers.getRawHeaders(b"host", [])) == 1:
                 headers.setRawHeaders(b"host", [absolute[1]])
@@ -282,9 +282,9 @@ class LimitedSite(Site):
         """Do nothing: the resource writes its own access log."""
 
     def wind_down(self) -> None:
-        """Close connections that are idle between two requests now, and the others after their
-        reply, new ones, too. On one that is new a request may be under way: cut off, its sender
-        would not know what became of it."""
+        """Close now the connections that are idle between two requests, and all others, new ones
+        included, after their reply. On a new one a request may be under way, and if it were cut
+        off, its sender would not know what became of it."""
         self.draining = True
         for channel in list(self.channels):
             if channel.upgraded is not None:

@@ -26,15 +26,15 @@ BOM = "\ufeff"
 
 @click.command()
 @click.argument("client", required=False)
-@click.option("--url", metavar="URL", help="Of the daemon; else that of your settings.")
+@click.option("--url", metavar="URL", help="The daemon's URL; by default that of your settings.")
 @click.option(
-    "--key", metavar="KEY", envvar=KEY_VARIABLE, help=f"Of the daemon; better in {KEY_VARIABLE}."
+    "--key", metavar="KEY", envvar=KEY_VARIABLE, help=f"The daemon's key; better in {KEY_VARIABLE}."
 )
 @click.option(
     "--model",
     metavar="MODEL",
     multiple=True,
-    help="Repeatable; the first is the default. Else sonnet, opus and haiku.",
+    help="Repeatable; the first is the client's default. Without it: sonnet, opus and haiku.",
 )
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--print", "only_print", is_flag=True, help="Only show what would be set.")
@@ -48,7 +48,7 @@ def connect(
     only_print: bool,
     restore: bool,
 ) -> None:
-    """Set a client up to use the running daemon; without a CLIENT, list those that it knows.
+    """Set a client up to use the running daemon; without a CLIENT, list the known ones.
 
     Shows the difference and asks before it writes. Comments stay, and so does all that is not the
     daemon's. A backup is made beside the file.
@@ -115,7 +115,7 @@ def _connect(client: Client, name: str, daemon: Daemon, path: Path, yes: bool) -
 
 
 def _changed(client: Client, daemon: Daemon, text: str) -> str:
-    """``text`` with the daemon in it; it is looked whether it says what it should, and no more."""
+    """``text`` with the daemon in it, checked to say what it should, and nothing else."""
     current = client.format.load(text)
     changes = client.changes(daemon, current)
     wanted = merged(current, changes)

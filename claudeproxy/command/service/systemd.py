@@ -20,7 +20,7 @@ SYSTEM = Path("/etc/systemd/system")
 
 READ_ONLY = (".config", ".local/bin", ".bashrc", ".bash_profile", ".profile", ".zshrc")
 HIDDEN = (".ssh", ".gnupg", ".aws", ".kube")
-"""What the system's service may not change, and not see, of its user's home."""
+"""What the system's service may not change, and what it may not see, of its user's home."""
 
 
 @frozen
@@ -53,7 +53,9 @@ class Systemd:
     def check(self) -> None:
         if self.system:
             if self.machine.uid and self.machine.which("sudo") is None:
-                raise click.ClickException("there is no sudo, which --system needs; be root")
+                raise click.ClickException(
+                    "--system needs sudo, which is not installed: install it, or run this as root"
+                )
         elif not self.machine.succeeds("systemctl", "--user", "show-environment"):
             raise click.ClickException(
                 f"systemd has no session of {self.machine.user} here: log in as that user (not by "
@@ -144,6 +146,6 @@ def _paths(*paths: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """As systemd reads a word that may hold anything."""
+    """``text`` as one word of a unit, whatever it holds."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'

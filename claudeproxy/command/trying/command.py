@@ -35,9 +35,9 @@ PAYING = "may pay for turns (--extra-usage), which a trial must not; nothing was
 
 
 @click.command("try")
-@click.option("--url", metavar="URL", help="Of the daemon to try.")
+@click.option("--url", metavar="URL", help="The URL of the daemon to try.")
 @click.option(
-    "--key", metavar="KEY", envvar=KEY_VARIABLE, help=f"Of the daemon; better in {KEY_VARIABLE}."
+    "--key", metavar="KEY", envvar=KEY_VARIABLE, help=f"The daemon's key; better in {KEY_VARIABLE}."
 )
 @click.option("--model", metavar="MODEL", default="haiku", show_default=True)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
