@@ -32,7 +32,7 @@ class Configured:
         return control_request(SETUP, setup.control_request())
 
     def change(self, setup: Setup, flags: Mapping[str, Any]) -> list[Write]:
-        """Prepare it for a turn: ``setup`` has the system prompt it already has, if any."""
+        """Prepare it for a turn: ``setup`` has what a process keeps for good of the one before."""
         before = self.setup
         writes: list[Write] = []
         if before is None:

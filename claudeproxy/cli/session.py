@@ -104,11 +104,11 @@ class Session:
         ``since``: how many of them it already holds, one of :attr:`points`. Whatever it holds
         beyond them is cut off first, and nothing else is sent until that is done.
 
-        :raises ValueError: if it is busy, or bound to another system prompt; nothing has changed
-            then.
+        :raises ValueError: if it is busy, or bound to another set-up (:attr:`.Setup.lasting`);
+            nothing has changed then.
         """
-        if self.setup is not None and self.setup.system != setup.system:
-            raise ValueError("a process keeps its first system prompt")
+        if self.setup is not None and self.setup.lasting != setup.lasting:
+            raise ValueError("a process keeps its first system prompt, and its plain tools")
         if since not in self.points:
             raise ValueError(f"no turn can begin at message {since} in {self.state.name}")
         self._script.put(messages[since:], since, setup, flags)

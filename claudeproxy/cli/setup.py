@@ -1,5 +1,6 @@
 """What a conversation is set up with. The system prompt is a process's for good, as a later
-``initialize`` changes nothing; its tools can be exchanged between conversations."""
+``initialize`` changes nothing; its tools can be exchanged between conversations, but not under
+plain names."""
 
 from __future__ import annotations
 
@@ -32,6 +33,12 @@ class Setup:
         """The set-up that ``request`` needs."""
         names = ToolNames.of(request.tools, plain=plain_names)
         return cls(request.system, request.tools, names)
+
+    @property
+    def lasting(self) -> tuple[tuple[str, ...], str]:
+        """The part that a process keeps for good: the system prompt, and under plain names the
+        tools. Once the CLI knows a tool's name, it sends the definition that it had first."""
+        return self.system, self.names.server if self.tools and not self.names.prefix else ""
 
     def server(self) -> ToolServer:
         """The MCP server that offers its tools."""

@@ -217,11 +217,11 @@ class Keeper:
 
     def _waiting(self) -> int:
         """How many wait for a process to start, and not for one that will soon be at rest."""
-        waiting = Counter(wanted.setup.system for wanted in self._claims.values())
+        waiting = Counter(wanted.setup.lasting for wanted in self._claims.values())
         for process in self._kept:
             returning = process.state in RETURNING or process.awaits_billing
             if returning and process.can_rewind and process.setup is not None:
-                waiting -= Counter([process.setup.system])
+                waiting -= Counter([process.setup.lasting])
         return waiting.total()
 
     def _make_room(self) -> bool:
@@ -310,8 +310,8 @@ class Keeper:
     def _hopeless(self, failure: Failure) -> None:
         """No process can be started: fail those who wait for one, unless a process we have can
         serve them once it is free."""
-        systems = {p.setup.system for p in self._kept if p.can_rewind and p.setup is not None}
+        bound = {p.setup.lasting for p in self._kept if p.can_rewind and p.setup is not None}
         for claim, wanted in list(self._claims.items()):
-            if wanted.setup.system not in systems and claim in self._claims:
+            if wanted.setup.lasting not in bound and claim in self._claims:
                 del self._claims[claim]
                 claim.errback(FailureError(failure))

@@ -155,7 +155,7 @@ def _way(kept: Kept, wanted: Wanted, now: float, park: float) -> Placement | Non
     if kept.unused:
         return Placement(kept, "warm", REPLACING + SET_UP + _replay(wanted.prefixes, 0, before))
     assert process.setup is not None
-    if process.setup.system != wanted.setup.system:
+    if process.setup.lasting != wanted.setup.lasting:
         return None
     agrees = process.held == before and _agree(kept, wanted, before)
     if process.state is State.PARKED and agrees and now - kept.used <= park:

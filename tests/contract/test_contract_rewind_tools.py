@@ -164,6 +164,20 @@ async def test_a_server_of_the_same_name_is_not_asked_again(stage):
 
 
 @ensureDeferred
+async def test_under_plain_names_a_tool_keeps_the_definition_that_it_had_first(stage):
+    """So a process that knows the name of a tool is given no other tool of that name."""
+    made = await stage()
+    await made.begin("Be brief.", **serving(tool("look", "Looked."), server="c3333"))
+    line = user("Hi")
+    first = (await made.turn(line)).body["tools"]
+    await rewind(made, line)
+    await ask(made, "c2222")
+    assert TOOLS["c2222"][0]["description"] == "Looks."
+    assert made.requests[-1].body["tools"] == first
+    assert [one["description"] for one in first] == ["Looked."]
+
+
+@ensureDeferred
 async def test_a_new_server_is_granted_nothing_and_a_grant_takes_the_place_of_the_last(stage):
     made = await begin(stage, "c1111")
     line = user("Hi")

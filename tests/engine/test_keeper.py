@@ -85,6 +85,17 @@ def test_other_tools_on_the_same_process() -> None:
     assert [len(each["servers"]) for each in sets] == [1, 0]
 
 
+def test_under_plain_names_other_tools_take_another_process() -> None:
+    """The CLI would send the old definition of a tool whose name it knows."""
+    machine = Machine([said(str(n)) for n in range(3)], Limits(processes=4, plain_names=True))
+    other = evolve(LOOK, description="Looks elsewhere.")
+    for tools in ((LOOK,), (other,), (LOOK,)):
+        assert machine.ask(request("x", tools=tools)).end.stop_reason == "end_turn"
+        machine.run(1.0)
+    assert [len(claude.upstream) for claude in asked(machine)] == [2, 1]
+    assert not any("mcp_set_servers" in str(claude.read) for claude in machine.clis)
+
+
 def test_who_waits_is_served_in_turn_where_it_fits() -> None:
     machine = Machine([begun("a"), said("b"), said("c"), said("d")], Limits(processes=4, starts=1))
     machine.starts = False
