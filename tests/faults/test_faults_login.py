@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from contextlib import suppress
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
 import treq
-from harness import Daemon, in_thread, until
+from harness import Daemon, in_thread, newest_cli, until
 from matrix import ask, cases, fault
 from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as run
 
 from claudeproxy.rehearsal.account import Account
 from claudeproxy.rehearsal.home import login_in, put_login
+from claudeproxy.rehearsal.proxy import rehearse
 from claudeproxy.rehearsal.subscription import Subscription
 
 RENEWAL = 8.0
@@ -132,6 +139,29 @@ async def test_the_daemon_stops_as_a_start_renews(make_daemon: Any) -> None:
     assert not behind(daemon).renewing
     assert login_lives(daemon)
     daemon.api.startService()
+
+
+@fault("login", "is renewed while `claudemax doctor`, which asks for it, is interrupted",
+       "it ends when the new login is kept")  # fmt: skip
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@ensureDeferred
+async def test_doctor_is_interrupted_in_a_renewal(tmp_path: Path, number: signal.Signals) -> None:
+    rehearsal = await rehearse(reactor, tmp_path)
+    subscription = rehearsal.subscription
+    subscription.account.renewal_seconds = 4.0  # a CLI whose stdin is closed waits for two
+    put_login(tmp_path, subscription.account.log_in(-5))
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **rehearsal.environment}
+    program = "from claudeproxy.command.main import main; main()"
+    command = [sys.executable, "-c", program, "doctor", "--claude", newest_cli()]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as doctor:
+        await until(lambda: subscription.renewing, 30)
+        doctor.send_signal(number)
+        status = await in_thread(doctor.wait)
+    await rehearsal.port.stopListening()
+    kept = login_in(tmp_path)
+    assert status
+    assert subscription.account.knows(kept["refreshToken"])
+    assert subscription.renewals == 1
 
 
 def used_up(daemon: Daemon) -> None:
