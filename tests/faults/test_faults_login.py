@@ -22,7 +22,7 @@ from twisted.internet.defer import ensureDeferred as run
 
 from claudeproxy.rehearsal.account import Account
 from claudeproxy.rehearsal.home import login_in, put_login
-from claudeproxy.rehearsal.proxy import rehearse
+from claudeproxy.rehearsal.proxy import Rehearsal, rehearse
 from claudeproxy.rehearsal.subscription import Subscription
 
 RENEWAL = 8.0
@@ -141,6 +141,24 @@ async def test_the_daemon_stops_as_a_start_renews(make_daemon: Any) -> None:
     daemon.api.startService()
 
 
+def command(rehearsal: Rehearsal, home: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """``claudemax`` of whoever is logged in in ``home``, where no daemon runs."""
+    environ = {
+        "HOME": str(home),
+        "PATH": os.environ["PATH"],
+        "CLAUDEMAX_PORT": f"unix:{home}/none",
+        "CLAUDEMAX_CLAUDE": newest_cli(),
+        **rehearsal.environment,
+    }
+    program = "from claudeproxy.command.main import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 @fault("login", "is renewed while `claudemax doctor`, which asks for it, is interrupted",
        "it ends when the new login is kept")  # fmt: skip
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -150,18 +168,32 @@ async def test_doctor_is_interrupted_in_a_renewal(tmp_path: Path, number: signal
     subscription = rehearsal.subscription
     subscription.account.renewal_seconds = 4.0  # a CLI whose stdin is closed waits for two
     put_login(tmp_path, subscription.account.log_in(-5))
-    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **rehearsal.environment}
-    program = "from claudeproxy.command.main import main; main()"
-    command = [sys.executable, "-c", program, "doctor", "--claude", newest_cli()]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as doctor:
+    with command(rehearsal, tmp_path, "doctor") as doctor:
         await until(lambda: subscription.renewing, 30)
         doctor.send_signal(number)
-        status = await in_thread(doctor.wait)
+        assert await in_thread(doctor.wait)
     await rehearsal.port.stopListening()
     kept = login_in(tmp_path)
-    assert status
-    assert subscription.account.knows(kept["refreshToken"])
-    assert subscription.renewals == 1
+    assert (subscription.account.knows(kept["refreshToken"]), subscription.renewals) == (True, 1)
+
+
+@fault("login", "is renewed by a CLI of `claudemax try` as its terminal is closed",
+       "it ends when the new login is kept")  # fmt: skip
+@ensureDeferred
+async def test_try_is_hung_up_in_a_renewal(tmp_path: Path) -> None:
+    rehearsal = await rehearse(reactor, tmp_path)
+    subscription = rehearsal.subscription
+    put_login(tmp_path, subscription.account.log_in())
+    with command(rehearsal, tmp_path, "try", "--yes") as trying:
+        await until(lambda: subscription.messages.requests, 30)
+        subscription.account.renewal_seconds = 4.0
+        put_login(tmp_path, subscription.account.log_in(-5))  # the CLI is asked whose it is
+        await until(lambda: subscription.renewing, 30)
+        trying.send_signal(signal.SIGHUP)
+        assert await in_thread(trying.wait)
+    await rehearsal.port.stopListening()
+    kept = login_in(tmp_path)
+    assert (subscription.account.knows(kept["refreshToken"]), subscription.renewals) == (True, 1)
 
 
 def used_up(daemon: Daemon) -> None:
