@@ -95,8 +95,8 @@ class Owner(Protocol):
         """``process`` is at rest again after its turn was given up, or has reported how its last
         answer was paid for."""
 
-    def limits(self, info: Mapping[str, Any]) -> None:
-        """A process reported the state of the plan's windows."""
+    def limits(self, process: CLIProcess, info: Mapping[str, Any]) -> None:
+        """``process`` reported the state of the plan's windows."""
 
     def sizes(self, tokens: Mapping[str, int]) -> None:
         """A process reported how many tokens models read, by their full ids."""
@@ -439,7 +439,7 @@ class CLIProcess(ProcessProtocol):
         elif isinstance(notice, Account):
             self._owner.account(self, parse_account(notice.info))
         elif isinstance(notice, Limits):
-            self._owner.limits(notice.info)
+            self._owner.limits(self, notice.info)
         elif isinstance(notice, ContextSizes):
             self._owner.sizes(notice.tokens)
         elif isinstance(notice, BillingKnown):

@@ -167,18 +167,26 @@ class Quota:
         if {**before, "told": 0.0} != {**after, "told": 0.0}:
             self._learnt({"windows": after})
 
-    def billing_known(self, claim: Claim, info: Mapping[str, Any]) -> None:
-        """A turn was answered; ``info``: the ``rate_limit_info`` that came with the answer."""
-        first, self._told = not self._told, True
-        if not is_paid(info):
-            at = self.charges.clear(claim.setup)
-            if first or at is not None:
-                cleared = {} if at is None else {claim.setup: at}
-                self._learnt({"paid": 0, "cleared": cleared})
+    def billing_known(
+        self, claim: Claim, info: Mapping[str, Any], *, other_account: bool = False
+    ) -> None:
+        """A turn was answered; ``info``: the ``rate_limit_info`` that came with the answer.
+        ``other_account``: it began under the login of an account before the present one."""
+        paid = is_paid(info)
+        if paid:
+            self.charges.paid += 1
+            room = "an account of before" if other_account else self._room()
+            self.log.warn("a turn was paid as extra usage, not by the plan ({room})", room=room)
+        if other_account:
             return
-        self.charges.paid += 1
-        self.log.warn("a turn was paid as extra usage, not by the plan ({room})", room=self._room())
-        self._learnt({"paid": 1, **self._charged(claim, info)})
+        first, self._told = not self._told, True
+        if paid:
+            self._learnt({"paid": 1, **self._charged(claim, info)})
+            return
+        at = self.charges.clear(claim.setup)
+        if first or at is not None:
+            cleared = {} if at is None else {claim.setup: at}
+            self._learnt({"paid": 0, "cleared": cleared})
 
     def _charged(self, claim: Claim, info: Mapping[str, Any]) -> dict[str, Any]:
         """What is learnt from a turn that was charged for."""

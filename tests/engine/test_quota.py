@@ -217,6 +217,18 @@ def test_another_account_has_windows_and_charges_of_its_own() -> None:
     first.billing_known(told("allowed", five_hour=0.1))
 
 
+@pytest.mark.parametrize("failure", [None, used_up()], ids=["answered", "used up"])
+def test_a_turn_of_another_account_tells_nothing_of_this_one(failure: Failure | None) -> None:
+    _, quota = plan(Policy())
+    quota.login_is(LoginStatus(True, "mine"), stored=False)
+    permit = entered(quota)
+    quota.login_is(LoginStatus(True, "hers"), stored=True)
+    permit.billing_known(charged_for())
+    permit.ended(failure)
+    assert (refusal(quota), quota.closed(), quota.charges.charged) == (None, {}, 0)
+    assert quota.charges.paid == 1
+
+
 def test_the_login_is_asked_first() -> None:
     clock, quota = plan()
     quota.login.told(LoginStatus(True, "mine"), stored=False)
