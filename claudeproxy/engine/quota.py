@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from claudeproxy.cli.errors import plan_limit
+from claudeproxy.cli.errors import PAID_FOR, plan_limit
 from claudeproxy.cli.login import LoginStatus
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.messages import Failure, FailureError, Tier
@@ -25,7 +25,7 @@ from .gates import FULL, Gates
 from .leases import Leases
 from .login import LoginState
 from .permit import PROBE_RETRY, Permit
-from .refusals import is_charged, kept_back, would_be_charged
+from .refusals import is_charged, kept_back, with_room, would_be_charged
 from .windows import Windows, bounds, is_paid
 
 CLOSE = 0.95
@@ -129,7 +129,9 @@ class Quota:
 
     def _check_closed(self, entry: Closed, now: float, own: Collection[Closed]) -> None:
         told = {"rateLimitType": entry.name, "resetsAt": entry.until}
-        if now < entry.probe_at or (entry.paid and self._guards()):
+        if entry.paid and self._guards():
+            raise FailureError(would_be_charged(entry.name, entry.until - now))
+        if now < entry.probe_at:
             raise FailureError(plan_limit(told, now))
         if entry.probing and entry not in own:
             raise FailureError(plan_limit({**told, "resetsAt": now + PROBE_RETRY}, now))
@@ -152,6 +154,11 @@ class Quota:
         if not self._told or any(window.used >= CLOSE for window in running):
             return (*gates, FULL)
         return gates
+
+    def told(self, failure: Failure) -> Failure:
+        """``failure`` of a turn; if Anthropic wants to be paid for it, with the state of the plan's
+        windows."""
+        return with_room(failure, self._room()) if failure.code == PAID_FOR else failure
 
     def _room(self) -> str:
         now = self.now()

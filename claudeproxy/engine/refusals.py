@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from claudeproxy.cli.errors import EXPLAINED, billed
 from claudeproxy.messages import Failure, Kind
 
@@ -32,6 +34,11 @@ def is_charged(room: str) -> Failure:
         f"tools although the plan has room ({room}). It is not spent without "
         f"--extra-usage. {EXPLAINED}"
     )
+
+
+def with_room(failure: Failure, room: str) -> Failure:
+    """The upstream's refusal ``failure``, and what ``room`` the plan has all the same."""
+    return evolve(failure, message=f"{failure.message} The plan now: {room}.")
 
 
 def _limit(message: str, after: float) -> Failure:

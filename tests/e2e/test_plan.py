@@ -173,6 +173,7 @@ async def test_a_full_window_is_not_paid_over(make_daemon: Any) -> None:
     await until(lambda: daemon.api.engine.quota.charges.paid)
     status, body, headers = await ask(daemon, "y")
     assert (status, body["error"]["type"]) == (429, "rate_limit_error")
+    assert "not spent without --extra-usage" in body["error"]["message"]
     assert 3500 < int(headers.getRawHeaders("retry-after")[0]) <= 3600
     assert account(daemon).paid == 1
 
@@ -193,8 +194,11 @@ async def test_extra_usage_on_purpose(make_daemon: Any) -> None:
 async def test_a_refusal_as_a_third_party_has_a_name(make_daemon: Any) -> None:
     daemon = await make_daemon()
     account(daemon).judged = FOREIGN
+    assert (await ask(daemon, "x"))[0] == 200
+    await heard(daemon, 0.25)
     status, body, headers = await ask(daemon, "x", FOREIGN)
     assert (status, body["error"]["type"]) == (402, "insufficient_quota")
+    assert "five hour: 25% used, seven day: 50% used" in body["error"]["message"]
     assert "Third-party apps now draw from your extra usage" in body["error"]["message"]
     assert headers.getRawHeaders("x-should-retry") == ["false"]
     message = {"model": "opus", "max_tokens": 9, "system": FOREIGN}
@@ -202,7 +206,7 @@ async def test_a_refusal_as_a_third_party_has_a_name(make_daemon: Any) -> None:
     response = await daemon.post("/v1/messages", message)
     error = (await treq.json_content(response))["error"]
     assert (response.code, error["type"]) == (402, "billing_error")
-    assert len(daemon.turns()) == 2
+    assert len(daemon.turns()) == 3
 
 
 @pytest.mark.parametrize(
@@ -251,8 +255,12 @@ async def test_the_reserve_is_left(make_daemon: Any) -> None:
     assert (await ask(daemon, "x"))[0] == 200
     await heard(daemon, 0.85)
     turns = len(daemon.turns())
+    status, _, headers = await ask(daemon, "x", stream=True)
+    assert (status, len(daemon.turns())) == (429, turns)
+    assert headers.getRawHeaders("anthropic-ratelimit-unified-5h-utilization") == ["0.85"]
     status, _, headers = await ask(daemon, "x")
     assert (status, len(daemon.turns())) == (429, turns)
+    assert headers.getRawHeaders("anthropic-ratelimit-unified-5h-utilization") == ["0.85"]
     assert 3500 < int(headers.getRawHeaders("retry-after")[0]) <= 3600
 
 
