@@ -116,9 +116,11 @@ class Quota:
         for entry in self._closed.bounding(claim.model):
             self._check_closed(entry, now, own)
         for name, window in self.windows.bounding(claim.model, now):
-            share = claim.reserve.get(name, 0.0) * (2 if claim.tier == "flex" else 1)
-            if share and window.used >= 1 - share:
-                raise FailureError(kept_back(name, min(share, 1.0), window.resets - now))
+            reserve, flex = claim.reserve.get(name, 0.0), claim.tier == "flex"
+            if reserve and window.used >= 1 - reserve * (2 if flex else 1):
+                of_key = reserve != self.policy.reserve.get(name)
+                after = window.resets - now
+                raise FailureError(kept_back(name, reserve, after, of_key=of_key, flex=flex))
             if window.is_full and self._guards():
                 raise FailureError(would_be_charged(name, window.resets - now))
         if self._guards() and self.charges.is_charged(claim.setup):

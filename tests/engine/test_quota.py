@@ -271,9 +271,17 @@ def test_a_share_is_left_for_the_owner_and_flex_leaves_twice_as_much(
     assert (failure is not None) is refused
     if failure is not None:
         assert (failure.status, failure.kind, failure.retry_after) == (429, Kind.PLAN_LIMIT, 8000)
-        assert ("40%" if tier == "flex" else "20%") in failure.message
-        assert "of the five hour window" in failure.message
+        assert "the last 20% of the five hour window" in failure.message
+        assert ("twice as much: 40%" in failure.message) is (tier == "flex")
         assert (failure.window, failure.code) == (None, "rate_limit_exceeded")
+
+
+def test_whose_reserve_it_is() -> None:
+    _, quota = plan(Policy(reserve={"five_hour": 0.2}))
+    quota.hear(told(five_hour=0.9))
+    of_all, of_key = (refusal(quota, reserving(five_hour=share)) for share in (0.2, 0.4))
+    assert of_all is not None and "(--reserve)" in of_all.message
+    assert of_key is not None and "(reserve= of this key)" in of_key.message
 
 
 def test_twice_the_reserve_is_at_most_everything() -> None:
