@@ -130,9 +130,11 @@ class Quota:
         return self.applies and self.windows.extra_usage is True and not self.policy.extra_usage
 
     def _check_closed(self, entry: Closed, now: float, own: Collection[Closed]) -> None:
-        told = {"rateLimitType": entry.name, "resetsAt": entry.until}
+        if entry.paid and self.policy.extra_usage:
+            return  # it was closed by a daemon that was not to pay
         if entry.paid and self._guards():
             raise FailureError(would_be_charged(entry.name, entry.until - now))
+        told = {"rateLimitType": entry.name, "resetsAt": entry.until}
         if now < entry.probe_at:
             raise FailureError(plan_limit(told, now))
         if entry.probing and entry not in own:

@@ -323,6 +323,18 @@ def test_nothing_is_known_and_nothing_kept_back() -> None:
 # -- extra usage --
 
 
+def test_a_full_window_that_was_paid_over_is_no_obstacle_once_that_is_allowed() -> None:
+    _, quota = plan()
+    turn(quota, charged_for("five_hour", five_hour=1.0))
+    _, allowed = plan(Policy(extra_usage=True))
+    allowed.restore(quota.kept())
+    assert refusal(quota) is not None
+    first, second = entered(allowed), entered(allowed)
+    first.ended(None)
+    second.ended(None)
+    assert allowed.closed() == {}
+
+
 def test_with_a_full_window_the_next_turn_would_be_charged() -> None:
     clock, quota = plan()
     quota.hear(told("allowed", five_hour=1.0))
