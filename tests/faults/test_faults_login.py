@@ -19,6 +19,7 @@ from matrix import ask, cases, fault
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as run
+from twisted.logger import capturedLogs
 
 from claudeproxy.rehearsal.account import Account
 from claudeproxy.rehearsal.home import login_in, put_login
@@ -116,7 +117,11 @@ async def test_the_daemon_stops_in_a_renewal(make_daemon: Any) -> None:
     expire(daemon)
     turn = run(ask(daemon, "y"))
     await renewing(daemon)
-    await daemon.api.stopService()
+    with capturedLogs() as told:
+        stopped = daemon.api.stopService()
+        daemon.api.hurry()  # a second Ctrl-C
+        await stopped
+    assert any("renewing your login" in event["log_format"] for event in told)
     assert (await turn).status == 503
     assert not behind(daemon).renewing
     assert login_lives(daemon)
