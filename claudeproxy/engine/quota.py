@@ -272,8 +272,8 @@ class Quota:
         see :meth:`.login.LoginState.told`."""
         before = self.login.account
         new = self.login.told(status, stored=stored)
-        if new:
-            self.changed_login(other_account=before not in (None, status.account))
+        if new or stored:  # a renewal looks like a login, and a probe costs nothing
+            self.changed_login(other_account=before not in (None, self.login.account))
         if self.login.account != before:
             self.on_account()
         return new

@@ -204,6 +204,16 @@ def test_it_is_probed_at_once_after_a_login() -> None:
     assert quota.closed() == {}
 
 
+def test_a_login_of_the_same_account_lets_a_probe_through() -> None:
+    _, quota = plan()
+    quota.login_is(LoginStatus(True, "mine"), stored=False)
+    failing_turn(quota, used_up())
+    quota.login_is(LoginStatus(True, "mine"), stored=False)
+    assert refusal(quota) is not None
+    quota.login_is(LoginStatus(True, "mine"), stored=True)
+    assert refusal(quota) is None
+
+
 def test_another_account_has_windows_and_charges_of_its_own() -> None:
     _, quota = plan()
     turn(quota, charged_for())
