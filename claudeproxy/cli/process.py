@@ -164,6 +164,13 @@ class CLIProcess(ProcessProtocol):
         return self._session.request_sent
 
     @property
+    def is_asking(self) -> bool:
+        """Whether a request for its turn is upstream, as far as can be told: while the login is
+        renewed there is none yet."""
+        asked = self.state is State.ANSWERING and self._session.request_sent
+        return asked and not (self._renewing is not None and self._renewing())
+
+    @property
     def awaits_billing(self) -> bool:
         """Whether somebody is still waiting for it to report how its answer was paid for."""
         return self.on_billing is not None and self._session.awaits_billing

@@ -144,22 +144,29 @@ async def test_at_most_one_of_many_at_once_is_charged_for(make_daemon: Any, fiel
     assert account(daemon).paid == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [("[[pause 0.05]][[repeat 40 word]]", 200), ("[[wait 2]]word", 0)],
+    ids=["within", "before"],
+)
 @ensureDeferred
-async def test_a_client_that_leaves_is_charged_for_once(make_daemon: Any) -> None:
+async def test_a_client_that_leaves_is_charged_for_once(
+    make_daemon: Any, answer: str, read: int
+) -> None:
+    """Within its answer, and before that has begun."""
     daemon = await charging(make_daemon)
     client = HTTPConnection(daemon.url.removeprefix("http://"))
-    said = [
-        {"role": "system", "content": FOREIGN},
-        {"role": "user", "content": "[[pause 0.05]][[repeat 40 word]]"},
-    ]
+    said = [{"role": "system", "content": FOREIGN}, {"role": "user", "content": answer}]
     body = {"model": "opus", "stream": True, "messages": said}
 
     def begin() -> None:
         headers = {"content-type": "application/json"}
         client.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-        client.getresponse().read(200)
+        if read:
+            client.getresponse().read(read)
 
     await in_thread(begin)
+    await until(lambda: account(daemon).paid)
     client.close()
     status, _, _ = await ask(daemon, "y", FOREIGN)
     assert (status, account(daemon).paid) == (402, 1)

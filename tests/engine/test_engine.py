@@ -488,8 +488,9 @@ def test_the_account_that_a_process_tells_is_heard() -> None:
     assert (machine.engine.quota.login.account, claude.closed) == ("hers", True)
 
 
-def test_an_answer_that_is_not_wanted_any_more_tells_how_it_is_paid() -> None:
-    machine = paying([cli.requesting() + cli.opening(), said("c")], Limits(processes=4))
+@pytest.mark.parametrize("begun", [cli.opening(), b""], ids=["begun", "asked for"])
+def test_an_answer_that_is_not_wanted_any_more_tells_how_it_is_paid(begun: bytes) -> None:
+    machine = paying([cli.requesting() + begun, said("c")], Limits(processes=4))
     heard = machine.ask(request("x"))
     (claude,) = [claude for claude in machine.clis if claude.asked]
     heard.group.cancel()
@@ -498,7 +499,7 @@ def test_an_answer_that_is_not_wanted_any_more_tells_how_it_is_paid() -> None:
     next_one = machine.ask(request("x"))
     assert next_one.events == []  # it is not known yet whether the first is charged for
     machine.run(OUTLIVE - 1)
-    claude.say(b"".join(cli.text_block(["a"])) + cli.closing())
+    claude.say((b"" if begun else cli.opening()) + b"".join(cli.text_block(["a"])) + cli.closing())
     claude.say(cli.line({"type": "rate_limit_event", "rate_limit_info": INFO}))
     machine.run()
     assert (claude.closed, next_one.text) == (False, "c")
