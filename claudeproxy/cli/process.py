@@ -334,7 +334,7 @@ class CLIProcess(ProcessProtocol):
             if self._grace == GRACE_LOGIN:
                 self.log.warn(
                     "killing the Claude CLI {pid}: it did not exit within {grace:g} seconds. If it "
-                    "was renewing the login, the login is lost: see `claude auth status`",
+                    "was renewing the login, the login is lost: `claudemax doctor` tells",
                     pid=self._pid,
                     grace=self._grace,
                 )
