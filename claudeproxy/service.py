@@ -210,6 +210,12 @@ class Claudemax(MultiService):
     def hurry(self) -> None:
         """End a stop at once, whatever it waits for: running turns are cut off."""
         self._hurried = True
+        if self.cli.holds_login and self.cli.renews():
+            self.log.info(
+                "the Claude CLI is renewing your login: this ends when that is done, within "
+                "{grace:g} seconds",
+                grace=self.cli.grace,
+            )
         if self._notice is not None and self._notice.active():
             self._notice.reset(0)
         self.engine.hurry()

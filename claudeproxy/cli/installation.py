@@ -94,7 +94,7 @@ class Installation:
         if not os.access(self.executable, os.X_OK):
             raise launch.CLIError(f"it is gone from {self.executable}")
         session = Session(time.time, advice(self.executable, self.environment))
-        look = self._renewing if self.holds_login else None
+        look = self.renews if self.holds_login else None
         process = CLIProcess(self._reactor, session, owner, self.grace, look)
         pid = self._launch(process, *launch.ARGUMENTS)
         self._pids.add(pid)
@@ -142,7 +142,8 @@ class Installation:
         self._seen = signature
         return True
 
-    def _renewing(self) -> bool:
+    def renews(self) -> bool:
+        """Whether the login is being renewed just now, by any CLI."""
         return renewing(self.environment, time.time())
 
     def _launch(self, protocol: ProcessProtocol, *arguments: str) -> int:
@@ -254,7 +255,7 @@ class _Asking:
     def rested(self, process: CLIProcess) -> None:
         pass
 
-    def limits(self, info: Mapping[str, Any]) -> None:
+    def limits(self, process: CLIProcess, info: Mapping[str, Any]) -> None:
         pass
 
     def sizes(self, tokens: Mapping[str, int]) -> None:

@@ -95,8 +95,8 @@ class Owner(Protocol):
         """``process`` is at rest again after its turn was given up, or has reported how its last
         answer was paid for."""
 
-    def limits(self, info: Mapping[str, Any]) -> None:
-        """A process reported the state of the plan's windows."""
+    def limits(self, process: CLIProcess, info: Mapping[str, Any]) -> None:
+        """``process`` reported the state of the plan's windows."""
 
     def sizes(self, tokens: Mapping[str, int]) -> None:
         """A process reported how many tokens models read, by their full ids."""
@@ -162,6 +162,13 @@ class CLIProcess(ProcessProtocol):
     def request_sent(self) -> bool:
         """Whether a request for its turn may have gone upstream."""
         return self._session.request_sent
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request for its turn is upstream, as far as can be told: while the login is
+        renewed there is none yet."""
+        asked = self.state is State.ANSWERING and self._session.request_sent
+        return asked and not (self._renewing is not None and self._renewing())
 
     @property
     def awaits_billing(self) -> bool:
@@ -327,7 +334,7 @@ class CLIProcess(ProcessProtocol):
             if self._grace == GRACE_LOGIN:
                 self.log.warn(
                     "killing the Claude CLI {pid}: it did not exit within {grace:g} seconds. If it "
-                    "was renewing the login, the login is lost: see `claude auth status`",
+                    "was renewing the login, the login is lost: `claudemax doctor` tells",
                     pid=self._pid,
                     grace=self._grace,
                 )
@@ -439,7 +446,7 @@ class CLIProcess(ProcessProtocol):
         elif isinstance(notice, Account):
             self._owner.account(self, parse_account(notice.info))
         elif isinstance(notice, Limits):
-            self._owner.limits(notice.info)
+            self._owner.limits(self, notice.info)
         elif isinstance(notice, ContextSizes):
             self._owner.sizes(notice.tokens)
         elif isinstance(notice, BillingKnown):

@@ -1,8 +1,9 @@
 """A program that runs beside the daemon and outlives it: standard library only, no site packages.
 
 If the daemon is killed, its CLIs find their pipes closed. Each exits by itself once it has finished
-its answer or a renewal of the login, which would be lost if it were killed. Those that have not
-exited in time are killed here, with their whole process groups.
+its answer, and before that a renewal of the login, which would be lost if it were killed; one at
+rest waits for a renewal two seconds only. Those that have not exited in time are killed here, with
+their whole process groups.
 
     python -I -S reaper.py GRACE     (on stdin: lines of "+GROUP" and "-GROUP")
 """

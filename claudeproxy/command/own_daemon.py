@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure as Reason
 
 from claudeproxy.options import ConfigError, Settings
@@ -64,6 +67,9 @@ def serving(
     interrupted = False
 
     def begin() -> None:
+        # The reactor does so for the others; a CLI whose pipes were closed could lose the login.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(hung_up))
         try:
             api.startService()
             reactor.listenUNIX(path, api.site, mode=0o600)
@@ -74,6 +80,10 @@ def serving(
         working = deferToThread(work, Running(Address("", 0, path)))
         working.addCallbacks(done.append, broken.append)
         working.addBoth(lambda _: None if interrupted else reactor.stop())
+
+    def hung_up() -> None:
+        with suppress(ReactorNotRunning):
+            reactor.stop()
 
     def stop() -> Deferred[None]:
         nonlocal interrupted

@@ -173,7 +173,7 @@ class Attempt:
     def _leave_billing(self, process: CLIProcess, end: Finished | Failure | None) -> None:
         """Let ``process`` report how the answer is paid for, if that is still to come."""
         self.awaits_billing = isinstance(end, Finished) and process.awaits_billing
-        if self._permit.undecided and process.state is State.ANSWERING and self._begun:
+        if self._permit.undecided and process.is_asking:
             process.outlive(OUTLIVE)
             self.awaits_billing = True
         if not isinstance(end, Finished) and not self.awaits_billing:

@@ -12,6 +12,8 @@ from claudeproxy.cli.models import ModelInfo, context_tokens, guess_model
 from claudeproxy.messages import Failure, FailureError, Kind
 
 FAMILIES = ("opus", "sonnet", "haiku")
+NEWER = ("fable",)
+"""Families that not every CLI has; until this one has told its models, it may have them."""
 STABLE = {f"claude-{family}-4": family for family in FAMILIES}
 """The ids of ``claude-max-api-proxy``: each is the current model of its family."""
 
@@ -131,7 +133,8 @@ class Catalogue:
                 return ModelInfo(
                     name, name, model.title, model.efforts, model.adaptive, model.thinking_off
                 )
-        if name in FAMILIES or _FULL_ID.fullmatch(name):
+        guessed = FAMILIES if self._models else FAMILIES + NEWER
+        if name in guessed or _FULL_ID.fullmatch(name):
             return guess_model(name)
         raise FailureError(
             Failure(

@@ -166,6 +166,7 @@ class Engine:
         self._tending.clock = reactor
         self.processes: set[CLIProcess] = set()
         """Every process that has not ended."""
+        self._of_others: set[CLIProcess] = set()  # they use the login of an account before
         self.started = 0
         """How many processes were started."""
         self._rewound = 0  # by processes that have ended
@@ -306,7 +307,10 @@ class Engine:
         report. Processes that use an old login are replaced before the next turn."""
         if not self.quota.applies:
             return
+        before = self.quota.login.account
         if self.quota.login_is(status, stored=stored):
+            if before not in (None, self.quota.login.account):
+                self._of_others |= self.processes
             self.log.info("somebody has logged in: new processes take the place of the old")
             self.renew()
 
@@ -315,9 +319,10 @@ class Engine:
         """Whether the login works, as last known; ``None`` while nobody has looked."""
         return self.quota.login.works
 
-    def limits(self, info: Mapping[str, Any]) -> None:
-        """A process reported the state of the plan's windows."""
-        self.quota.hear(info)
+    def limits(self, process: CLIProcess, info: Mapping[str, Any]) -> None:
+        """A process reported the state of its plan's windows."""
+        if process not in self._of_others:
+            self.quota.hear(info)
 
     def sizes(self, tokens: Mapping[str, int]) -> None:
         """A process reported how many tokens models read."""
@@ -326,6 +331,7 @@ class Engine:
     def process_ended(self, process: CLIProcess) -> None:
         """A process has ended."""
         self.processes.discard(process)
+        self._of_others.discard(process)
         self._rewound += process.rewinds
         self.keeper.process_ended(process)
 

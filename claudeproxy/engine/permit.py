@@ -126,7 +126,7 @@ class Permit:
         known."""
         if info is not None:
             self.paid = is_paid(info)
-            self._quota.billing_known(self._claim, info)
+            self._quota.billing_known(self._claim, info, other_account=self._of_another)
         self._decide()
         if self._over:
             self._settle()
@@ -136,7 +136,9 @@ class Permit:
         :meth:`billing_known` is still to come."""
         quota = self._quota
         quota.login.ended(failure, self._login)
-        if failure is None:
+        if self._of_another:
+            pass  # it tells nothing of the present account's windows
+        elif failure is None:
             quota.open(self._probes)
         elif failure.kind is Kind.PLAN_LIMIT:
             quota.close(failure)
@@ -149,6 +151,11 @@ class Permit:
             self._gates = (self._claim.setup,)
             quota.gates.shut(self._claim.setup)
         self._over = True
+
+    @property
+    def _of_another(self) -> bool:
+        """Whether the turn began under the login of another account than the present one."""
+        return self._account not in (None, self._quota.login.account)
 
     def _settle(self) -> None:
         if not self.settled.called:

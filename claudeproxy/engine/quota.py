@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from claudeproxy.cli.errors import plan_limit
+from claudeproxy.cli.errors import PAID_FOR, plan_limit
 from claudeproxy.cli.login import LoginStatus
 from claudeproxy.cli.models import ModelInfo
 from claudeproxy.messages import Failure, FailureError, Tier
@@ -25,7 +25,7 @@ from .gates import FULL, Gates
 from .leases import Leases
 from .login import LoginState
 from .permit import PROBE_RETRY, Permit
-from .refusals import is_charged, kept_back, would_be_charged
+from .refusals import is_charged, kept_back, with_room, would_be_charged
 from .windows import Windows, bounds, is_paid
 
 CLOSE = 0.95
@@ -116,9 +116,11 @@ class Quota:
         for entry in self._closed.bounding(claim.model):
             self._check_closed(entry, now, own)
         for name, window in self.windows.bounding(claim.model, now):
-            share = claim.reserve.get(name, 0.0) * (2 if claim.tier == "flex" else 1)
-            if share and window.used >= 1 - share:
-                raise FailureError(kept_back(name, min(share, 1.0), window.resets - now))
+            reserve, flex = claim.reserve.get(name, 0.0), claim.tier == "flex"
+            if reserve and window.used >= 1 - reserve * (2 if flex else 1):
+                of_key = reserve != self.policy.reserve.get(name)
+                after = window.resets - now
+                raise FailureError(kept_back(name, reserve, after, of_key=of_key, flex=flex))
             if window.is_full and self._guards():
                 raise FailureError(would_be_charged(name, window.resets - now))
         if self._guards() and self.charges.is_charged(claim.setup):
@@ -128,8 +130,12 @@ class Quota:
         return self.applies and self.windows.extra_usage is True and not self.policy.extra_usage
 
     def _check_closed(self, entry: Closed, now: float, own: Collection[Closed]) -> None:
+        if entry.paid and self.policy.extra_usage:
+            return  # it was closed by a daemon that was not to pay
+        if entry.paid and self._guards():
+            raise FailureError(would_be_charged(entry.name, entry.until - now))
         told = {"rateLimitType": entry.name, "resetsAt": entry.until}
-        if now < entry.probe_at or (entry.paid and self._guards()):
+        if now < entry.probe_at:
             raise FailureError(plan_limit(told, now))
         if entry.probing and entry not in own:
             raise FailureError(plan_limit({**told, "resetsAt": now + PROBE_RETRY}, now))
@@ -153,6 +159,11 @@ class Quota:
             return (*gates, FULL)
         return gates
 
+    def told(self, failure: Failure) -> Failure:
+        """``failure`` of a turn; if Anthropic wants to be paid for it, with the state of the plan's
+        windows."""
+        return with_room(failure, self._room()) if failure.code == PAID_FOR else failure
+
     def _room(self) -> str:
         now = self.now()
         running = [(n, w) for n, w in self.windows.known.items() if now < w.resets]
@@ -167,18 +178,26 @@ class Quota:
         if {**before, "told": 0.0} != {**after, "told": 0.0}:
             self._learnt({"windows": after})
 
-    def billing_known(self, claim: Claim, info: Mapping[str, Any]) -> None:
-        """A turn was answered; ``info``: the ``rate_limit_info`` that came with the answer."""
-        first, self._told = not self._told, True
-        if not is_paid(info):
-            at = self.charges.clear(claim.setup)
-            if first or at is not None:
-                cleared = {} if at is None else {claim.setup: at}
-                self._learnt({"paid": 0, "cleared": cleared})
+    def billing_known(
+        self, claim: Claim, info: Mapping[str, Any], *, other_account: bool = False
+    ) -> None:
+        """A turn was answered; ``info``: the ``rate_limit_info`` that came with the answer.
+        ``other_account``: it began under the login of an account before the present one."""
+        paid = is_paid(info)
+        if paid:
+            self.charges.paid += 1
+            room = "an account of before" if other_account else self._room()
+            self.log.warn("a turn was paid as extra usage, not by the plan ({room})", room=room)
+        if other_account:
             return
-        self.charges.paid += 1
-        self.log.warn("a turn was paid as extra usage, not by the plan ({room})", room=self._room())
-        self._learnt({"paid": 1, **self._charged(claim, info)})
+        first, self._told = not self._told, True
+        if paid:
+            self._learnt({"paid": 1, **self._charged(claim, info)})
+            return
+        at = self.charges.clear(claim.setup)
+        if first or at is not None:
+            cleared = {} if at is None else {claim.setup: at}
+            self._learnt({"paid": 0, "cleared": cleared})
 
     def _charged(self, claim: Claim, info: Mapping[str, Any]) -> dict[str, Any]:
         """What is learnt from a turn that was charged for."""
@@ -253,8 +272,8 @@ class Quota:
         see :meth:`.login.LoginState.told`."""
         before = self.login.account
         new = self.login.told(status, stored=stored)
-        if new:
-            self.changed_login(other_account=before not in (None, status.account))
+        if new or stored:  # a renewal looks like a login, and a probe costs nothing
+            self.changed_login(other_account=before not in (None, self.login.account))
         if self.login.account != before:
             self.on_account()
         return new

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from claudeproxy.cli.errors import EXPLAINED, billed
 from claudeproxy.messages import Failure, Kind
 
 
-def kept_back(name: str, share: float, after: float) -> Failure:
-    """The window ``name`` is used up to the reserve, which is ``share`` of it, for ``after``
-    seconds."""
-    return _limit(
-        f"the last {share:.0%} of the {name.replace('_', ' ')} window is kept for the owner's own "
-        "use (--reserve)",
-        after,
+def kept_back(
+    name: str, reserve: float, after: float, *, of_key: bool = False, flex: bool = False
+) -> Failure:
+    """The window ``name`` is used up to the reserve, which is that share of it, for ``after``
+    seconds. ``of_key``: it is not the policy's; ``flex``: for this tier it is twice as large."""
+    whose = "reserve= of this key" if of_key else "--reserve"
+    message = (
+        f"the last {reserve:.0%} of the {name.replace('_', ' ')} window is kept for the owner's "
+        f"own use ({whose})"
     )
+    if flex:
+        message += f", of which service_tier flex leaves twice as much: {min(2 * reserve, 1.0):.0%}"
+    return _limit(message, after)
 
 
 def would_be_charged(name: str, after: float) -> Failure:
@@ -32,6 +39,11 @@ def is_charged(room: str) -> Failure:
         f"tools although the plan has room ({room}). It is not spent without "
         f"--extra-usage. {EXPLAINED}"
     )
+
+
+def with_room(failure: Failure, room: str) -> Failure:
+    """The upstream's refusal ``failure``, and what ``room`` the plan has all the same."""
+    return evolve(failure, message=f"{failure.message} The plan now: {room}.")
 
 
 def _limit(message: str, after: float) -> Failure:

@@ -122,7 +122,7 @@ class Turn:
             failure = end if isinstance(end, Failure) else None
             awaits_billing = bool(self._attempts) and self._attempts[-1].awaits_billing
             permit.ended(failure, awaits_billing=awaits_billing)
-        return end
+        return self._context.quota.told(end) if isinstance(end, Failure) else end
 
     async def _answer(self, permit: Permit) -> Finished | Failure:
         """The end of the answer; its other events are in the sink, or withheld."""

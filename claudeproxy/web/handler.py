@@ -88,6 +88,8 @@ class TurnHandler:
                 events = [Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500)]
             elif isinstance(events[-1], (Finished, Failure)):
                 unended.remove(index)
+            if isinstance(events[-1], Failure):
+                _set(request, self._windows())
             told.heard(events, self._reactor.seconds())
             if streamed is not None:
                 *most, end = events
@@ -105,8 +107,7 @@ class TurnHandler:
         except FailureError as error:
             return refuse(request, error.failure, parsed.refusal)
         finally:
-            for name, value in asker.left.items():
-                request.setHeader(name.encode(), value.encode())
+            _set(request, asker.left)
         served = collected if streamed is None else streamed
         try:
             if streamed is not None:
@@ -128,8 +129,7 @@ class TurnHandler:
             return b""
         if collected.failure is not None:
             return refuse(request, collected.failure, parsed.refusal)
-        for name, value in self._about(group, ignored, told.answered_by).items():
-            request.setHeader(name.encode(), value.encode())
+        _set(request, self._about(group, ignored, told.answered_by))
         return reply(request, parsed.complete(collected.answers()))
 
     async def ask(
@@ -220,14 +220,23 @@ class TurnHandler:
         self, group: TurnGroup, ignored: tuple[str, ...], answered_by: str | None
     ) -> dict[str, str]:
         """The headers of the reply: how and by which model it was served, the plan's windows."""
-        quota = self._engine.quota
         about = {
             "x-claudemax-process": group.placement,
             "x-claudemax-queue-ms": str(round(group.queued * 1000)),
             **({"x-claudemax-model": answered_by} if answered_by else {}),
-            **(quota.windows.headers(self._engine.now()) if quota.applies else {}),
+            **self._windows(),
         }
         ignored += group.ignored
         if ignored:
             about["x-claudemax-ignored"] = ", ".join(ignored)
         return about
+
+    def _windows(self) -> dict[str, str]:
+        """The headers that tell of the plan's windows."""
+        quota = self._engine.quota
+        return quota.windows.headers(self._engine.now()) if quota.applies else {}
+
+
+def _set(request: Request, headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        request.setHeader(name.encode(), value.encode())

@@ -38,7 +38,7 @@ class Nobody:
     def rested(self, process: CLIProcess) -> None:
         pass
 
-    def limits(self, info: Mapping[str, Any]) -> None:
+    def limits(self, process: CLIProcess, info: Mapping[str, Any]) -> None:
         pass
 
     def sizes(self, tokens: Mapping[str, int]) -> None:

@@ -137,7 +137,7 @@ class Running:
         self.told.append("rested")
         self.on_rest()
 
-    def limits(self, info: Mapping[str, Any]) -> None:
+    def limits(self, process: CLIProcess, info: Mapping[str, Any]) -> None:
         self.told.append(info)
 
     def sizes(self, tokens: Mapping[str, int]) -> None:

@@ -53,7 +53,7 @@ class Keeps:
     def rested(self, process: CLIProcess) -> None:
         self.rests = True
 
-    def limits(self, info: Mapping[str, Any]) -> None:
+    def limits(self, process: CLIProcess, info: Mapping[str, Any]) -> None:
         pass
 
     def sizes(self, tokens: Mapping[str, int]) -> None:

@@ -144,22 +144,29 @@ async def test_at_most_one_of_many_at_once_is_charged_for(make_daemon: Any, fiel
     assert account(daemon).paid == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [("[[pause 0.05]][[repeat 40 word]]", 200), ("[[wait 2]]word", 0)],
+    ids=["within", "before"],
+)
 @ensureDeferred
-async def test_a_client_that_leaves_is_charged_for_once(make_daemon: Any) -> None:
+async def test_a_client_that_leaves_is_charged_for_once(
+    make_daemon: Any, answer: str, read: int
+) -> None:
+    """Within its answer, and before that has begun."""
     daemon = await charging(make_daemon)
     client = HTTPConnection(daemon.url.removeprefix("http://"))
-    said = [
-        {"role": "system", "content": FOREIGN},
-        {"role": "user", "content": "[[pause 0.05]][[repeat 40 word]]"},
-    ]
+    said = [{"role": "system", "content": FOREIGN}, {"role": "user", "content": answer}]
     body = {"model": "opus", "stream": True, "messages": said}
 
     def begin() -> None:
         headers = {"content-type": "application/json"}
         client.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-        client.getresponse().read(200)
+        if read:
+            client.getresponse().read(read)
 
     await in_thread(begin)
+    await until(lambda: account(daemon).paid)
     client.close()
     status, _, _ = await ask(daemon, "y", FOREIGN)
     assert (status, account(daemon).paid) == (402, 1)
@@ -173,6 +180,7 @@ async def test_a_full_window_is_not_paid_over(make_daemon: Any) -> None:
     await until(lambda: daemon.api.engine.quota.charges.paid)
     status, body, headers = await ask(daemon, "y")
     assert (status, body["error"]["type"]) == (429, "rate_limit_error")
+    assert "not spent without --extra-usage" in body["error"]["message"]
     assert 3500 < int(headers.getRawHeaders("retry-after")[0]) <= 3600
     assert account(daemon).paid == 1
 
@@ -193,8 +201,11 @@ async def test_extra_usage_on_purpose(make_daemon: Any) -> None:
 async def test_a_refusal_as_a_third_party_has_a_name(make_daemon: Any) -> None:
     daemon = await make_daemon()
     account(daemon).judged = FOREIGN
+    assert (await ask(daemon, "x"))[0] == 200
+    await heard(daemon, 0.25)
     status, body, headers = await ask(daemon, "x", FOREIGN)
     assert (status, body["error"]["type"]) == (402, "insufficient_quota")
+    assert "five hour: 25% used, seven day: 50% used" in body["error"]["message"]
     assert "Third-party apps now draw from your extra usage" in body["error"]["message"]
     assert headers.getRawHeaders("x-should-retry") == ["false"]
     message = {"model": "opus", "max_tokens": 9, "system": FOREIGN}
@@ -202,7 +213,7 @@ async def test_a_refusal_as_a_third_party_has_a_name(make_daemon: Any) -> None:
     response = await daemon.post("/v1/messages", message)
     error = (await treq.json_content(response))["error"]
     assert (response.code, error["type"]) == (402, "billing_error")
-    assert len(daemon.turns()) == 2
+    assert len(daemon.turns()) == 3
 
 
 @pytest.mark.parametrize(
@@ -251,8 +262,12 @@ async def test_the_reserve_is_left(make_daemon: Any) -> None:
     assert (await ask(daemon, "x"))[0] == 200
     await heard(daemon, 0.85)
     turns = len(daemon.turns())
+    status, _, headers = await ask(daemon, "x", stream=True)
+    assert (status, len(daemon.turns())) == (429, turns)
+    assert headers.getRawHeaders("anthropic-ratelimit-unified-5h-utilization") == ["0.85"]
     status, _, headers = await ask(daemon, "x")
     assert (status, len(daemon.turns())) == (429, turns)
+    assert headers.getRawHeaders("anthropic-ratelimit-unified-5h-utilization") == ["0.85"]
     assert 3500 < int(headers.getRawHeaders("retry-after")[0]) <= 3600
 
 

@@ -40,6 +40,15 @@ def test_names(asked: str, told: str) -> None:
     assert names.resolve(asked).name == told
 
 
+def test_a_family_of_newer_clis_until_this_one_has_told() -> None:
+    names = Catalogue()
+    assert names.resolve("fable").name == "fable"
+    assert "fable" not in [entry.id for entry in names.entries()]
+    names.learn([ModelInfo("opus", "claude-opus-4-6")])
+    with pytest.raises(FailureError):
+        names.resolve("fable")
+
+
 @pytest.mark.parametrize(
     "asked",
     [

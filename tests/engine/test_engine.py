@@ -330,7 +330,7 @@ def test_one_that_does_not_read_before_it_has_a_slot(reads_again: bool) -> None:
 
 def test_a_reserve_in_place_of_the_policys() -> None:
     machine = paying([said("a")])
-    machine.engine.limits(INFO)
+    machine.engine.quota.hear(INFO)
     events: list[Any] = []
     machine.engine.ask(request("x"), lambda _, burst: events.extend(burst), {"five_hour": 0.95})
     machine.run()
@@ -426,7 +426,7 @@ def paying(script: list[bytes], limits: Limits | None = None) -> Machine:
 
 def test_a_new_login_renews_every_process_that_no_turn_runs_on() -> None:
     machine = paying([said("a"), begun("b")], Limits(processes=4))
-    machine.engine.limits(INFO)
+    machine.engine.quota.hear(INFO)
     machine.ask(request("x"))
     heard = machine.ask(request("y", system=("Be brief.",)))
     (kept, busy) = [claude for claude in machine.clis if claude.asked]
@@ -445,9 +445,21 @@ def test_a_new_login_renews_every_process_that_no_turn_runs_on() -> None:
     assert (heard.text, busy.closed) == ("b", True)
 
 
+def test_what_ends_under_the_login_of_before_tells_nothing_of_the_new_one() -> None:
+    machine = paying([begun("a")], Limits(processes=2))
+    heard = machine.ask(request("x"))
+    (busy,) = [claude for claude in machine.clis if claude.asked]
+    machine.engine.login_is(HERS)
+    told = cli.line({"type": "rate_limit_event", "rate_limit_info": INFO})
+    busy.say(cli.closing() + told + cli.result("a"))
+    machine.run()
+    assert (heard.text, busy.closed) == ("a", True)
+    assert machine.engine.quota.windows.known == {}
+
+
 def test_the_same_login_stored_anew_keeps_the_windows() -> None:
     machine = paying([])
-    machine.engine.limits(INFO)
+    machine.engine.quota.hear(INFO)
     out = Failure(Kind.AUTHENTICATION, "out", 401, code="not_logged_in")
     machine.engine.quota.login.ended(out, machine.engine.quota.login.number)
     before = list(machine.alive)
@@ -476,8 +488,9 @@ def test_the_account_that_a_process_tells_is_heard() -> None:
     assert (machine.engine.quota.login.account, claude.closed) == ("hers", True)
 
 
-def test_an_answer_that_is_not_wanted_any_more_tells_how_it_is_paid() -> None:
-    machine = paying([cli.requesting() + cli.opening(), said("c")], Limits(processes=4))
+@pytest.mark.parametrize("begun", [cli.opening(), b""], ids=["begun", "asked for"])
+def test_an_answer_that_is_not_wanted_any_more_tells_how_it_is_paid(begun: bytes) -> None:
+    machine = paying([cli.requesting() + begun, said("c")], Limits(processes=4))
     heard = machine.ask(request("x"))
     (claude,) = [claude for claude in machine.clis if claude.asked]
     heard.group.cancel()
@@ -486,7 +499,7 @@ def test_an_answer_that_is_not_wanted_any_more_tells_how_it_is_paid() -> None:
     next_one = machine.ask(request("x"))
     assert next_one.events == []  # it is not known yet whether the first is charged for
     machine.run(OUTLIVE - 1)
-    claude.say(b"".join(cli.text_block(["a"])) + cli.closing())
+    claude.say((b"" if begun else cli.opening()) + b"".join(cli.text_block(["a"])) + cli.closing())
     claude.say(cli.line({"type": "rate_limit_event", "rate_limit_info": INFO}))
     machine.run()
     assert (claude.closed, next_one.text) == (False, "c")

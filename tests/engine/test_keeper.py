@@ -547,7 +547,7 @@ def test_what_follows_an_answer_at_once_waits_for_its_end_and_uses_up_no_process
 ) -> None:
     make = paying if login else Machine
     machine = make([unended("a"), said("b")])
-    machine.engine.limits(INFO)  # nothing can be charged: no gate is shut
+    machine.engine.quota.hear(INFO)  # nothing can be charged: no gate is shut
     machine.ask(request("x"))
     waits = machine.ask(request("x", "a", "y") if follows else request("y"))
     (claude,) = asked(machine)
@@ -560,7 +560,7 @@ def test_what_follows_an_answer_at_once_waits_for_its_end_and_uses_up_no_process
 
 def test_of_two_that_follow_at_once_only_one_waits() -> None:
     machine = paying([unended("a"), begun("b"), said("c")])
-    machine.engine.limits(INFO)
+    machine.engine.quota.hear(INFO)
     machine.ask(request("x"))
     waits, other = machine.ask(request("y")), machine.ask(request("z"))
     assert (waits.events, other.group.placement) == ([], "warm")
@@ -571,7 +571,7 @@ def test_of_two_that_follow_at_once_only_one_waits() -> None:
 
 def test_what_waits_for_a_process_that_ends_gets_another() -> None:
     machine = paying([unended("a"), said("b")])
-    machine.engine.limits(INFO)
+    machine.engine.quota.hear(INFO)
     machine.ask(request("x"))
     waits = machine.ask(request("y"))
     asked(machine)[0].die()

@@ -204,6 +204,16 @@ def test_it_is_probed_at_once_after_a_login() -> None:
     assert quota.closed() == {}
 
 
+def test_a_login_of_the_same_account_lets_a_probe_through() -> None:
+    _, quota = plan()
+    quota.login_is(LoginStatus(True, "mine"), stored=False)
+    failing_turn(quota, used_up())
+    quota.login_is(LoginStatus(True, "mine"), stored=False)
+    assert refusal(quota) is not None
+    quota.login_is(LoginStatus(True, "mine"), stored=True)
+    assert refusal(quota) is None
+
+
 def test_another_account_has_windows_and_charges_of_its_own() -> None:
     _, quota = plan()
     turn(quota, charged_for())
@@ -215,6 +225,18 @@ def test_another_account_has_windows_and_charges_of_its_own() -> None:
     first = entered(quota)
     assert waits(enter(quota, B)), "nothing has been told of its plan"
     first.billing_known(told("allowed", five_hour=0.1))
+
+
+@pytest.mark.parametrize("failure", [None, used_up()], ids=["answered", "used up"])
+def test_a_turn_of_another_account_tells_nothing_of_this_one(failure: Failure | None) -> None:
+    _, quota = plan(Policy())
+    quota.login_is(LoginStatus(True, "mine"), stored=False)
+    permit = entered(quota)
+    quota.login_is(LoginStatus(True, "hers"), stored=True)
+    permit.billing_known(charged_for())
+    permit.ended(failure)
+    assert (refusal(quota), quota.closed(), quota.charges.charged) == (None, {}, 0)
+    assert quota.charges.paid == 1
 
 
 def test_the_login_is_asked_first() -> None:
@@ -259,9 +281,17 @@ def test_a_share_is_left_for_the_owner_and_flex_leaves_twice_as_much(
     assert (failure is not None) is refused
     if failure is not None:
         assert (failure.status, failure.kind, failure.retry_after) == (429, Kind.PLAN_LIMIT, 8000)
-        assert ("40%" if tier == "flex" else "20%") in failure.message
-        assert "of the five hour window" in failure.message
+        assert "the last 20% of the five hour window" in failure.message
+        assert ("twice as much: 40%" in failure.message) is (tier == "flex")
         assert (failure.window, failure.code) == (None, "rate_limit_exceeded")
+
+
+def test_whose_reserve_it_is() -> None:
+    _, quota = plan(Policy(reserve={"five_hour": 0.2}))
+    quota.hear(told(five_hour=0.9))
+    of_all, of_key = (refusal(quota, reserving(five_hour=share)) for share in (0.2, 0.4))
+    assert of_all is not None and "(--reserve)" in of_all.message
+    assert of_key is not None and "(reserve= of this key)" in of_key.message
 
 
 def test_twice_the_reserve_is_at_most_everything() -> None:
@@ -301,6 +331,18 @@ def test_nothing_is_known_and_nothing_kept_back() -> None:
 
 
 # -- extra usage --
+
+
+def test_a_full_window_that_was_paid_over_is_no_obstacle_once_that_is_allowed() -> None:
+    _, quota = plan()
+    turn(quota, charged_for("five_hour", five_hour=1.0))
+    _, allowed = plan(Policy(extra_usage=True))
+    allowed.restore(quota.kept())
+    assert refusal(quota) is not None
+    first, second = entered(allowed), entered(allowed)
+    first.ended(None)
+    second.ended(None)
+    assert allowed.closed() == {}
 
 
 def test_with_a_full_window_the_next_turn_would_be_charged() -> None:

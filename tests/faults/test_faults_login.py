@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from contextlib import suppress
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
 import treq
-from harness import Daemon, in_thread, until
+from harness import Daemon, in_thread, newest_cli, until
 from matrix import ask, cases, fault
 from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as run
+from twisted.logger import capturedLogs
 
 from claudeproxy.rehearsal.account import Account
 from claudeproxy.rehearsal.home import login_in, put_login
+from claudeproxy.rehearsal.proxy import Rehearsal, rehearse
 from claudeproxy.rehearsal.subscription import Subscription
 
 RENEWAL = 8.0
@@ -109,7 +117,11 @@ async def test_the_daemon_stops_in_a_renewal(make_daemon: Any) -> None:
     expire(daemon)
     turn = run(ask(daemon, "y"))
     await renewing(daemon)
-    await daemon.api.stopService()
+    with capturedLogs() as told:
+        stopped = daemon.api.stopService()
+        daemon.api.hurry()  # a second Ctrl-C
+        await stopped
+    assert any("renewing your login" in event["log_format"] for event in told)
     assert (await turn).status == 503
     assert not behind(daemon).renewing
     assert login_lives(daemon)
@@ -132,6 +144,61 @@ async def test_the_daemon_stops_as_a_start_renews(make_daemon: Any) -> None:
     assert not behind(daemon).renewing
     assert login_lives(daemon)
     daemon.api.startService()
+
+
+def command(rehearsal: Rehearsal, home: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """``claudemax`` of whoever is logged in in ``home``, where no daemon runs."""
+    environ = {
+        "HOME": str(home),
+        "PATH": os.environ["PATH"],
+        "CLAUDEMAX_PORT": f"unix:{home}/none",
+        "CLAUDEMAX_CLAUDE": newest_cli(),
+        **rehearsal.environment,
+    }
+    program = "from claudeproxy.command.main import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@fault("login", "is renewed while `claudemax doctor`, which asks for it, is interrupted",
+       "it ends when the new login is kept")  # fmt: skip
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@ensureDeferred
+async def test_doctor_is_interrupted_in_a_renewal(tmp_path: Path, number: signal.Signals) -> None:
+    rehearsal = await rehearse(reactor, tmp_path)
+    subscription = rehearsal.subscription
+    subscription.account.renewal_seconds = 4.0  # a CLI whose stdin is closed waits for two
+    put_login(tmp_path, subscription.account.log_in(-5))
+    with command(rehearsal, tmp_path, "doctor") as doctor:
+        await until(lambda: subscription.renewing, 30)
+        doctor.send_signal(number)
+        assert await in_thread(doctor.wait)
+    await rehearsal.port.stopListening()
+    kept = login_in(tmp_path)
+    assert (subscription.account.knows(kept["refreshToken"]), subscription.renewals) == (True, 1)
+
+
+@fault("login", "is renewed by a CLI of `claudemax try` as its terminal is closed",
+       "it ends when the new login is kept")  # fmt: skip
+@ensureDeferred
+async def test_try_is_hung_up_in_a_renewal(tmp_path: Path) -> None:
+    rehearsal = await rehearse(reactor, tmp_path)
+    subscription = rehearsal.subscription
+    put_login(tmp_path, subscription.account.log_in())
+    with command(rehearsal, tmp_path, "try", "--yes") as trying:
+        await until(lambda: subscription.messages.requests, 30)
+        subscription.account.renewal_seconds = 4.0
+        put_login(tmp_path, subscription.account.log_in(-5))  # the CLI is asked whose it is
+        await until(lambda: subscription.renewing, 30)
+        trying.send_signal(signal.SIGHUP)
+        assert await in_thread(trying.wait)
+    await rehearsal.port.stopListening()
+    kept = login_in(tmp_path)
+    assert (subscription.account.knows(kept["refreshToken"]), subscription.renewals) == (True, 1)
 
 
 def used_up(daemon: Daemon) -> None:

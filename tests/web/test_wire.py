@@ -169,7 +169,7 @@ def test_what_a_reply_tells_of_its_turn_and_of_the_plan() -> None:
     client = Client(begun("a"), said("b"), limits=Limits(processes=4, concurrency=1))
     told = {"overageStatus": "rejected", "unifiedWindows": {}}
     told["unifiedWindows"] = {"five_hour": {"utilization": 0.25, "resetsAt": 5000}}
-    client.machine.engine.limits(told)
+    client.machine.engine.quota.hear(told)
     client.post(ASKS)
     busy, first, channel = client.busy, client.transport, client.channel
     client.connect()
