@@ -36,7 +36,7 @@ def now(seen: Snapshot) -> Tag:
         "now",
         "Now",
         tags.div(
-            _gauge("Running", running, seen.slots, "--concurrency"),
+            _gauge("Running", running, seen.slots, "--concurrency, --processes"),
             _gauge("Waiting", waiting, seen.places, "--queue"),
             class_="gauges",
         ),
@@ -139,7 +139,7 @@ def _outcome(turn: TurnRecord) -> Cell:
 
 def _failure(turn: TurnRecord, now: float) -> list[Cell]:
     what: list[Cell] = [badge(_word(turn.outcome), "bad"), " "]
-    what += [quiet(words.name(str(word)), " ") for word in (turn.status, turn.code) if word]
+    what += [quiet(words.text(str(word)), " ") for word in (turn.status, turn.code) if word]
     what.append(tags.code(words.text(turn.request_id), class_="quiet extra"))  # for the log
     return [
         words.ago(turn.time, now),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from attrs import asdict
@@ -102,11 +103,13 @@ def _spent(hours: Sequence[Hour], now: float, days: int) -> dict[str, Any]:
 
 
 def _by_who(rows: Sequence[Hour]) -> dict[str, Any]:
-    return {
-        "by_model": _named("model", by(rows, lambda row: row.model)),
-        "by_key": _named("key", by(rows, lambda row: row.key)),
-        "by_client": _named("client", by(rows, lambda row: row.client)),
-    }
+    """Those with the most turns come first."""
+    found = {}
+    for name in ("model", "key", "client"):
+        groups = by(rows, attrgetter(name))
+        most_first = sorted(groups.items(), key=lambda group: -group[1].turns)
+        found[f"by_{name}"] = _named(name, dict(most_first))
+    return found
 
 
 def _named(name: str, groups: Mapping[Any, Totals]) -> list[dict[str, Any]]:

@@ -176,6 +176,7 @@ async def test_a_daemon_that_has_done_nothing(double: Daemon) -> None:
     assert {section.get("aria-labelledby") for section in sections} == titles
     assert all(image.get("alt") for image in seen.root.iter("img"))
     assert [element.tag for element in seen.root.iter("table")]
+    assert all(table.find("tbody/tr") is not None for table in seen.root.iter("table"))
     assert all(table.find("caption") is not None for table in seen.root.iter("table"))
 
 
@@ -195,6 +196,32 @@ async def test_turns_and_those_that_failed(double: Daemon) -> None:
         and "doctor" in why
     )
     assert "2 turns" in seen.text("usage")
+
+
+@ensureDeferred
+async def test_who_used_most_comes_first_and_the_rest_is_counted(double: Daemon) -> None:
+    ledger = ledger_of(double)
+    many = [f"client{n}" for n in range(14)]
+    once = [("alone", "k1")] * 2 + [(each, "k1") for each in many]
+    thrice = [("roaming", f"k{n}") for n in range(4)]
+    for number, (client, key) in enumerate(once + thrice):
+        await ledger.add(record(number, client=client, key=key))
+    seen = await look(double)
+    names = [row[0] for row in seen.rows("who")]
+    assert names[0] == "k1"
+    assert names[names.index("roaming") :][:2] == ["roaming", "alone"]
+    assert "and 4 more: claudemax usage" in seen.text("who")
+
+
+@ensureDeferred
+async def test_models_without_a_price_say_so(double: Daemon) -> None:
+    ledger = ledger_of(double)
+    await ledger.add(record(1, list_price=1.5))
+    await ledger.add(record(2, list_price=None, answered_by="mystery", client="curl"))
+    seen = await look(double)
+    prices = {row[0]: row[-1] for row in seen.rows("who")}
+    assert prices == {"claude-haiku-4-5": "$1.50", "mystery": "?", "Zed": "$1.50", "curl": "?"}
+    assert "$1.50 + ? at list price" in seen.text("usage")
 
 
 @ensureDeferred
@@ -313,7 +340,7 @@ async def test_keys_and_their_quotas(make_daemon: Any, tmp_path: Path) -> None:
         assert await ask(daemon, authorization="Bearer s3cret") == 200
     await until(lambda: daemon.api._page._sources._turns == 2)
     laptop, ci, guest = (await look(daemon, cookie=cookie)).rows("who")[:3]
-    assert laptop[:4] == ["laptop", "2", "10", "$0.00"]
+    assert laptop[:4] == ["laptop", "2", "10", "?"], "the double's model has no price"
     assert re.fullmatch(
         r"requests/day: 2 of 2; again in [\w ]+share of five hour: 0 % of 30 %", laptop[4]
     )
