@@ -309,6 +309,14 @@ async def test_without_a_ledger(make_daemon: Any, tmp_path: Path) -> None:
 
 
 @ensureDeferred
+async def test_a_recording_is_told(make_daemon: Any, tmp_path: Path, double: Daemon) -> None:
+    record_to = str(tmp_path / "recorded")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), record=record_to)
+    assert "written to disk (--record)" in (await look(daemon)).text("health")
+    assert "--record" not in (await look(double)).text("health")
+
+
+@ensureDeferred
 async def test_settings_are_told_without_secrets(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(
         claude=fake_cli(tmp_path / "cli"), upstream_key="upstr3am",
