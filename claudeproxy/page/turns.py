@@ -68,10 +68,13 @@ def latest(seen: Snapshot) -> Tag:
 
 def failed(seen: Snapshot) -> Tag:
     """The section of what went wrong."""
-    rows = [(_failure(turn, seen.now), "") for turn in seen.failed]
-    content = table("The latest turns that failed, and why", _FAILED, rows) if rows else note(
-        "No turn has failed."
-    )  # fmt: skip
+    if seen.turns is None:
+        content = note(words.no_turns(seen.health))
+    elif not seen.failed:
+        content = note("No turn has failed.")
+    else:
+        rows = [(_failure(turn, seen.now), "") for turn in seen.failed]
+        content = table("The latest turns that failed, and why", _FAILED, rows)
     return section("errors", "Errors", content, wide=True)
 
 

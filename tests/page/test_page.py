@@ -302,7 +302,8 @@ async def test_without_a_ledger(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), no_ledger=True)
     assert await ask(daemon) == 200
     seen = await look(daemon)
-    assert "--no-ledger" in seen.text("turns") and "--no-ledger" in seen.text("usage")
+    for section in ("turns", "errors", "usage", "who"):
+        assert "--no-ledger" in seen.text(section)
     response = await treq.get(daemon.url + CHARTS[0])
     assert response.code == 404
     await treq.content(response)
