@@ -279,6 +279,22 @@ async def test_the_windows(double: Daemon) -> None:
     assert looks == [["track", "ahead warning", "warning"], ["track", "bad"], ["track", "warning"]]
 
 
+@pytest.mark.parametrize(("used", "refused"), [(0.89, False), (0.9, True), (1.0, True)])
+@ensureDeferred
+async def test_a_window_used_up_to_the_reserve(
+    make_daemon: Any, tmp_path: Path, used: float, refused: bool
+) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), reserve=(("five_hour", 0.1),))
+    quota = daemon.api.engine.quota
+    quota.applies = True
+    told = {"five_hour": {"utilization": used, "resetsAt": daemon.api.engine.now() + 7200}}
+    quota.hear({"overageStatus": "rejected", "unifiedWindows": told})
+    assert await ask(daemon) == (429 if refused else 200)
+    text = (await look(daemon)).text("plan")
+    assert "the last 10 % are kept for you" in text
+    assert ("turns are refused" in text) is refused
+
+
 @ensureDeferred
 async def test_processes_tell_lengths(double: Daemon) -> None:
     await ask(double, "one two three")
