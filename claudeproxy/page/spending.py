@@ -76,7 +76,7 @@ def _figure(
     # Another address each minute: what is shown again is not loaded again.
     at = f"at={seen.now // 60:.0f}"
     columns = (
-        Column(unit.title()), Column("New input", True), Column("Written", True),
+        Column(unit.title()), Column("New input", True), Column("Written", True, extra=True),
         Column("From cache", True), Column("Output", True), Column("Cached", True),
     )  # fmt: skip
     rows = [
