@@ -104,6 +104,13 @@ def url(text: str) -> str:
     raise ValueError("an http or https URL without user, password or query")
 
 
+def collector(text: str) -> str:
+    """The base URL of an OTLP collector."""
+    if re.search(r"/v1/(traces|metrics|logs)/?$", text):
+        raise ValueError("the URL as it is before /v1/traces")
+    return url(text)
+
+
 def database(text: str) -> str:
     """The URL of a PostgreSQL database, as libpq takes it."""
     found = re.fullmatch(r"postgres(?:ql)?://(?:[^\s/?#]*@)?([^\s/?#@]*)([/?]\S*)?", text)

@@ -148,7 +148,7 @@ class _Notes:
         self._note(_is_loopback(interface))
 
     def listenSSL(
-        self, port: int, factory: Any, context: Any, backlog: int, interface: str = ""
+        self, port: int, factory: Any, contextFactory: Any, backlog: int, interface: str = ""
     ) -> NoReturn:
         self._note(_is_loopback(interface))
 

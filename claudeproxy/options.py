@@ -168,7 +168,7 @@ class Settings:
     otlp: str | None = _option(
         "An OpenTelemetry collector (OTLP over HTTP, such as http://localhost:4318) that is sent a "
         "span and metrics of each turn, without content.",
-        values.url, "URL",
+        values.collector, "URL",
     )  # fmt: skip
     log_format: str = _option(
         "How the log is written: auto (lines for people on a terminal of `claudemax`, else text), "

@@ -1,5 +1,7 @@
 """What the pages name is there."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -49,6 +51,17 @@ def test_the_files_that_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     for name in re.findall(r"\b(?:packaging|examples|docs|tests|claudeproxy)/[\w@./-]*\w", text):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("script", ["screenshots", "screenshots-page"])
+def test_what_the_scripts_of_the_pictures_import_exists(script: str) -> None:
+    """Nobody runs them for months."""
+    tree = ast.parse((ROOT / "docs" / script).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("claudeproxy"):
+            module = importlib.import_module(str(node.module))
+            for name in node.names:
+                assert hasattr(module, name.name), f"{node.module}.{name.name}"
 
 
 def test_the_readmes_options_exist() -> None:

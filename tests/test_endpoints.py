@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.protocol import Factory
 from twisted.python.systemd import ListenFDs
@@ -67,6 +68,17 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     path.write_text("hello")
     with pytest.raises(ValueError, match=r"^there is no usable key and certificate$"):
         is_local(f"ssl:443:privateKey={quoteStringArgument(str(path))}")
+
+
+@pytest.mark.parametrize(
+    ("interface", "local"), [("127.0.0.1", True), ("192.168.1.5", False), ("", False)]
+)
+def test_with_tls(interface: str, local: bool, tmp_path: Path) -> None:
+    made = trustme.CA().issue_cert("localhost")
+    path = tmp_path / "server.pem"
+    path.write_bytes(made.private_key_and_cert_chain_pem.bytes())
+    place = f"ssl:443:privateKey={quoteStringArgument(str(path))}:interface={interface}"
+    assert is_local(place) is local
 
 
 @pytest.mark.parametrize(

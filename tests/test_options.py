@@ -171,6 +171,11 @@ PORT = (
         ("queue", "", WHOLE.format(0, "")),
         ("keep", "9" * 5000, WHOLE.format(0, "9" * 5000)),
         ("concurrency", "0", WHOLE.format(1, "0")),
+        (
+            "otlp",
+            "http://localhost:4318/v1/traces",
+            'must be the URL as it is before /v1/traces (got "http://localhost:4318/v1/traces")',
+        ),
         ("processes", "0", WHOLE.format(1, "0")),
         ("max-body", "64M", WHOLE.format(1, "64M")),
         ("first-token-timeout", "0", 'must be a number of seconds, more than 0 (got "0")'),

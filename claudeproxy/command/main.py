@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import click
 
@@ -82,6 +83,9 @@ def claudemax() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. An error ends the program with one line and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # not every terminal has bars and check marks
+            stream.reconfigure(errors="replace")
     try:
         status = claudemax.main(
             arguments if arguments is None else list(arguments),

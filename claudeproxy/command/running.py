@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -203,7 +204,7 @@ def _part(endpoint: str, name: str) -> str | None:
 
 
 def _key(path: str | None) -> str | None:
-    """The first key of the file; ``None`` if there is none to read."""
+    """The first key of the file that has not expired; ``None`` if there is none to read."""
     try:
         lines = [] if path is None else Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError):
@@ -211,6 +212,8 @@ def _key(path: str | None) -> str | None:
     for line in map(str.strip, lines):
         if line and not line.startswith("#"):
             name, colon, rest = line.partition(":")
-            words = (rest if colon else name).split()
-            return words[0] if words else None
+            key, *rules = (rest if colon else name).split() or [""]
+            today = f"expires={date.today().isoformat()}"
+            if not any(rule.startswith("expires=") and rule < today for rule in rules):
+                return key or None
     return None

@@ -75,7 +75,7 @@ def _tables(ledger: Mapping[str, Any]) -> list[tuple[str, Rows]]:
         ("Session", sessions[::-1]),
     ]
     for name, nobody in (("model", "none"), ("key", "no key"), ("client", "not told")):
-        found = sorted(ledger[f"by_{name}"], key=lambda row: -int(row["turns"]))
+        found = ledger[f"by_{name}"]
         if any(row[name] for row in found):
             tables.append((name.title(), [(row[name] or nobody, row) for row in found]))
     return tables

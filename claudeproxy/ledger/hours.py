@@ -66,7 +66,7 @@ def add(cursor: Cursor, record: TurnRecord) -> None:
     """Add a turn to the sums of its hour."""
     price = record.list_price
     hour = {
-        "hour": _hour_of(record.time),
+        "hour": hour_of(record.time),
         "key": record.key or "",
         "model": record.answered_by or record.model,
         "client": record.client,
@@ -113,7 +113,7 @@ def hours(cursor: Cursor, since: float, by: Sequence[str]) -> list[Hour]:
     ]
 
 
-def _hour_of(when: float) -> int:
+def hour_of(when: float) -> int:
     """When the local hour began: in India, at half past."""
     east = time.localtime(when).tm_gmtoff
     return (int(when) + east) // HOUR * HOUR - east

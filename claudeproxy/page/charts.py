@@ -41,7 +41,7 @@ def tokens(periods: Sequence[Period], width: int) -> bytes:
     )
     for title, name in (("new input", "fresh"), ("written to the cache", "written"),
                         ("read from the cache", "cached"), ("output", "output")):  # fmt: skip
-        chart.add(title, [getattr(period, name) for period in periods])
+        chart.add(title, [getattr(period, name) or None for period in periods])
     return _rendered(chart)
 
 

@@ -92,6 +92,10 @@ def _health(seen: Snapshot) -> Tag:
             tags.span("this CLI does not do what is relied on: ", lost, " (claudemax doctor)",
                       class_="bad")
         )  # fmt: skip
+    if health["recording"]:
+        facts.append(
+            tags.span("every prompt and every answer is written to disk (--record)", class_="bad")
+        )
     if not health["store"]["reachable"]:
         facts.append(tags.span("the store does not answer (--store)", class_="bad"))
     return tags.section(

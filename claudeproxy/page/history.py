@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from claudeproxy.ledger.hours import HOUR
+from claudeproxy.ledger.hours import HOUR, hour_of
 
 HOURS, DAYS = 24, 30
 
@@ -35,8 +35,7 @@ class Period:
 def hours(ledger: Mapping[str, Any], now: float) -> list[Period]:
     """The last day's hours, the oldest first. ``ledger``: what ``/v1/usage`` tells of it."""
     told = {row["hour"]: row for row in ledger["by_hour"]}
-    last = int(now) // HOUR * HOUR
-    starts = [last - HOUR * back for back in reversed(range(HOURS))]
+    starts = [hour_of(now - HOUR * back) for back in reversed(range(HOURS))]
     return [_period(f"{datetime.fromtimestamp(at):%H}", told.get(at)) for at in starts]
 
 

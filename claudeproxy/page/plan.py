@@ -78,12 +78,19 @@ def _window(name: str, window: Mapping[str, Any], now: float) -> Tag:
         tags.ul(
             tags.li("resets in ", words.moment(resets, words.span(resets - now))),
             tags.li(_ahead(projection, now)) if looks != "bad" else "",
-            tags.li(f"the last {window['reserve']:g} % are kept for you") if window["reserve"]
-            else "",
+            tags.li(_reserve(window)) if window["reserve"] else "",
             class_="facts",
         ),
         class_="window",
     )  # fmt: skip
+
+
+def _reserve(window: Mapping[str, Any]) -> Cell:
+    used, reserve = window["used"], window["reserve"]
+    kept = f"the last {reserve:g} % are kept for you"
+    if used is None or used < 100 - reserve:
+        return kept
+    return tags.strong(*sentence(f"{kept}: turns are refused (--reserve)"), class_="bad")
 
 
 def _ahead(projection: Mapping[str, Any] | None, now: float) -> Cell:

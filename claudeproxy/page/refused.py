@@ -26,7 +26,7 @@ def refused(seen: Snapshot) -> Tag:
 def _row(one: Mapping[str, Any], now: float) -> list[Cell]:
     at_fault = [one["code"] or one["kind"].replace("_", " "), one["param"]]
     what: list[Cell] = [badge(str(one["status"]), "bad")]
-    what += [[" ", words.name(word)] for word in at_fault if word]
+    what += [[" ", words.text(word)] for word in at_fault if word]
     asked = quiet(words.text(f"{one['method']} {one['path']}"))
     fields = ", ".join(one["fields"] or ())
     return [

@@ -10,7 +10,9 @@ from twisted.web.template import Tag, tags
 from . import words
 from .parts import Column, note, quiet, section, table
 
-_COLUMNS = (Column("Option"), Column("Value"), Column("Default", extra=True), Column("Meaning"))
+_COLUMNS = (
+    Column("Option"), Column("Value"), Column("Default", extra=True), Column("Meaning", extra=True),
+)  # fmt: skip
 
 
 @frozen

@@ -52,7 +52,7 @@ def _sum(title: str, told: Mapping[str, Any]) -> Tag:
     facts: list[Cell] = [
         f"{words.count(prompt)} tokens in, {words.count(told['output_tokens'])} out",
         f"{words.percent(told['cache_share'])} of the input cached",
-        f"{words.dollars(told['list_price_usd'])} at list price",
+        f"{words.price(told)} at list price",
     ]
     if told["failed"]:
         facts.append(f"{words.count(told['failed'])} without an answer")
@@ -76,7 +76,7 @@ def _figure(
     # Another address each minute: what is shown again is not loaded again.
     at = f"at={seen.now // 60:.0f}"
     columns = (
-        Column(unit.title()), Column("New input", True), Column("Written", True),
+        Column(unit.title()), Column("New input", True), Column("Written", True, extra=True),
         Column("From cache", True), Column("Output", True), Column("Cached", True),
     )  # fmt: skip
     rows = [
@@ -120,18 +120,24 @@ def who(seen: Snapshot) -> Tag:
         named = [row for row in ledger["by_key"] if row["key"]]
         if named and not keys:
             tables.append(_group("Keys", "key", named))
-        tables.append(_group("Models", "model", ledger["by_model"]))
-        tables.append(_group("Clients", "client", ledger["by_client"]))
+        if ledger["total"]["turns"]:
+            tables.append(_group("Models", "model", ledger["by_model"]))
+            tables.append(_group("Clients", "client", ledger["by_client"]))
     aside = f"last {ledger['days']} days" if ledger is not None else ""
-    return section(
-        "who", "Keys, models, clients", tags.div(tables, class_="groups"), aside=aside, wide=True
-    )
+    nothing = note("There was no turn." if ledger is not None else words.no_turns(seen.health))
+    content = tags.div(tables, class_="groups") if tables else nothing
+    return section("who", "Keys, models, clients", content, aside=aside, wide=True)
 
 
 def _group(title: str, name: str, rows: Sequence[Mapping[str, Any]]) -> Tag:
     columns = (Column(title.removesuffix("s")), *_TOKENS)
     cells = [([words.name(row[name]), *_figures(row)], "") for row in rows[:MOST]]
-    return tags.div(table(title, columns, cells, titled=True), class_=name)
+    more = len(rows) - len(cells)
+    return tags.div(
+        table(title, columns, cells, titled=True),
+        note(f"and {words.count(more)} more: claudemax usage --json has them") if more else "",
+        class_=name,
+    )
 
 
 def _figures(row: Mapping[str, Any]) -> list[Cell]:
@@ -141,14 +147,14 @@ def _figures(row: Mapping[str, Any]) -> list[Cell]:
     )  # fmt: skip
     return [
         words.count(row["turns"]), words.count(prompt), words.percent(row["cache_share"]),
-        words.count(row["output_tokens"]), words.dollars(row["list_price_usd"]),
+        words.count(row["output_tokens"]), words.price(row),
     ]  # fmt: skip
 
 
 def _keys(keys: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any] | None, now: float) -> Tag:
     spent = {row["key"]: row for row in ledger["by_key"]} if ledger is not None else {}
     columns = (
-        Column("Key"), Column("Turns", True), Column("Output", True),
+        Column("Key"), Column("Turns", True, extra=True), Column("Output", True),
         Column("At list price", True, extra=True), Column("Quotas"), Column("Models", extra=True),
         Column("Expires"),
     )  # fmt: skip
@@ -162,7 +168,7 @@ def _keys(keys: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any] | None, n
                 words.name(key["name"]),
                 words.count(row["turns"] if row else 0),
                 words.count(row["output_tokens"] if row else 0),
-                words.dollars(row["list_price_usd"] if row else 0),
+                words.price(row) if row else words.dollars(0),
                 quotas or quiet("none"),
                 words.text(", ".join(models)) if models else quiet("all"),
                 _end(key),
@@ -189,4 +195,4 @@ def _quota(quota: Mapping[str, Any], now: float) -> Cell:
 def _end(key: Mapping[str, Any]) -> Cell:
     if not key["expires"]:
         return quiet("never")
-    return badge("expired", "bad") if key["expired"] else key["expires"]
+    return badge("expired", "bad") if key["expired"] else tags.span(key["expires"], class_="whole")

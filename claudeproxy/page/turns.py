@@ -36,7 +36,7 @@ def now(seen: Snapshot) -> Tag:
         "now",
         "Now",
         tags.div(
-            _gauge("Running", running, seen.slots, "--concurrency"),
+            _gauge("Running", running, seen.slots, "--concurrency, --processes"),
             _gauge("Waiting", waiting, seen.places, "--queue"),
             class_="gauges",
         ),
@@ -68,10 +68,13 @@ def latest(seen: Snapshot) -> Tag:
 
 def failed(seen: Snapshot) -> Tag:
     """The section of what went wrong."""
-    rows = [(_failure(turn, seen.now), "") for turn in seen.failed]
-    content = table("The latest turns that failed, and why", _FAILED, rows) if rows else note(
-        "No turn has failed."
-    )  # fmt: skip
+    if seen.turns is None:
+        content = note(words.no_turns(seen.health))
+    elif not seen.failed:
+        content = note("No turn has failed.")
+    else:
+        rows = [(_failure(turn, seen.now), "") for turn in seen.failed]
+        content = table("The latest turns that failed, and why", _FAILED, rows)
     return section("errors", "Errors", content, wide=True)
 
 
@@ -139,7 +142,7 @@ def _outcome(turn: TurnRecord) -> Cell:
 
 def _failure(turn: TurnRecord, now: float) -> list[Cell]:
     what: list[Cell] = [badge(_word(turn.outcome), "bad"), " "]
-    what += [quiet(words.name(str(word)), " ") for word in (turn.status, turn.code) if word]
+    what += [quiet(words.text(str(word)), " ") for word in (turn.status, turn.code) if word]
     what.append(tags.code(words.text(turn.request_id), class_="quiet extra"))  # for the log
     return [
         words.ago(turn.time, now),

@@ -57,6 +57,14 @@ def dollars(amount: float) -> str:
     return f"${amount:,.0f}" if amount >= 1000 else f"${amount:,.2f}"
 
 
+def price(told: Mapping[str, Any]) -> str:
+    """What sums of ``/v1/usage`` come to at list price; a question mark for models without one."""
+    unpriced = told["unpriced_turns"]
+    if unpriced and unpriced == told["turns"]:
+        return "?"
+    return dollars(told["list_price_usd"]) + (" + ?" if unpriced else "")
+
+
 def span(seconds: float) -> str:
     """How long, in two units at most: ``12 s``, ``4 min``, ``3 h 20 min``, ``5 d 2 h``."""
     if seconds < 90:
@@ -91,10 +99,12 @@ def moment(when: float, *text: Tag | str) -> Tag:
 
 
 def ago(when: float, now: float) -> Tag:
-    """``3 min ago``, where there is room for all of it."""
+    """``3 h 20 min ago``, where there is room for all of it."""
     if now - when < 1:
         return moment(when, "now")
-    return moment(when, span(now - when), tags.span(" ago", class_="extra"))
+    number, unit, *more = span(now - when).split(" ")
+    rest = " ".join(["", *more, "ago"])
+    return moment(when, f"{number} {unit}", tags.span(rest, class_="extra"))
 
 
 def name(text: str | None, longest: int = LONGEST) -> Tag | str:

@@ -26,6 +26,7 @@ from .journal import Journal
 from .json_replies import Collected, refuse, reply, request_id
 from .key_rules import check_model
 from .quotas import Quotas, headers
+from .refused import Refused
 from .sse import Streamed
 
 Keep = Callable[[dict[str, Any]], Awaitable[tuple[str, ...]]]
@@ -59,8 +60,10 @@ class TurnHandler:
         gate: Gate,
         journal: Journal,
         quotas: Quotas,
+        refused: Refused,
     ) -> None:
         self._reactor = reactor
+        self._refused = refused
         self._journal = journal
         self._quotas = quotas
         self._engine = engine
@@ -170,13 +173,26 @@ class TurnHandler:
         return self._gate.key_name(request.requestHeaders)
 
     def over(
-        self, asker: Asker, method: bytes, path: bytes, status: int, sent: int, left: bool = False
+        self,
+        asker: Asker,
+        method: bytes,
+        path: bytes,
+        status: int,
+        sent: int,
+        *,
+        left: bool = False,
+        refused: bool = False,
     ) -> None:
         """A turn is over that has no request of its own, or has outlived it. ``sent``: bytes;
-        ``left``: its client has left before the end."""
+        ``left``: its client has left before the end; ``refused``: it was answered with an
+        error."""
         told = asker.told
         seconds = self._reactor.seconds() - told.began
-        access_log.write(asker.ident, method, path, status, told, seconds, told.key, left)
+        about = asker.ident, method, path, status, told
+        access_log.write(*about, seconds, told.key, left)
+        if refused:
+            (agent,) = asker.headers.getRawHeaders(b"user-agent", [None])[-1:]
+            self._refused.note(*about, agent, told.key)
         self._journal.ended(asker.ident, seconds, status, sent, left)
 
     async def _ask(

@@ -44,7 +44,9 @@ class KeysFile:
                     error=str(error),
                 )  # fmt: skip
             else:
-                self.log.info("{path}: {n} keys", path=self._path, n=len(self._keys.rules))
+                self.log.info(
+                    "{path}: read anew, keys: {n}", path=self._path, n=len(self._keys.rules)
+                )
         return self._keys
 
     def _is_fresh(self, seen: tuple[int, ...]) -> bool:

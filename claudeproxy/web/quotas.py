@@ -164,7 +164,7 @@ def _uncounted(key: str) -> Failure:
 
 def _used_up(key: str, full: list[Quota], now: float) -> Failure:
     last = max(full, key=lambda quota: quota.resets or 0.0)
-    told = " and ".join(f"{quota.name} ({quota.limit:g}{_unit(quota)})" for quota in full)
+    told = " and ".join(map(_bound, full))
     wait = None if last.resets is None else max(1.0, last.resets - now)
     when = "" if last.resets is None else f"; it resets at {_iso(last.resets)}"
     return Failure(
@@ -176,8 +176,11 @@ def _used_up(key: str, full: list[Quota], now: float) -> Failure:
     )
 
 
-def _unit(quota: Quota) -> str:
-    return " %" if quota.name.startswith("share") else ""
+def _bound(quota: Quota) -> str:
+    kind, _, window = quota.name.partition(" of ")
+    if kind == "share":
+        return f"{quota.limit:g} % of {window}"
+    return f"{quota.name} ({quota.limit:,.0f})"
 
 
 def headers(quotas: list[Quota], dialect: str, now: float) -> dict[str, str]:

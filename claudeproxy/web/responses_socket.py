@@ -27,6 +27,7 @@ from .conversations import Release
 from .fairness import TimeSlice
 from .handler import Asker, Keep, TurnHandler
 from .json_replies import Collected, failure_headers
+from .refused import field_names
 from .storing import LOST
 from .websocket import AWAY, WebSocket
 
@@ -149,7 +150,8 @@ class ResponsesSocket:
             self._refuse(Failure(Kind.UPSTREAM, "the daemon failed; its log says why", 500))
 
     async def _serve(self, asker: Asker, text: str) -> None:
-        told, before, left = asker.told, self._socket.sent, False
+        told, before = asker.told, self._socket.sent
+        left = refused = False
         status, previous = 200, None
         release: Release | None = None
         try:
@@ -172,12 +174,10 @@ class ResponsesSocket:
                 response = await self._answer(asker, parsed, keep)
             if response is not None:
                 self._remember(parsed, response)
-        except FailureError as error:
-            told.failure = error.failure
-            self._refuse(error.failure)
-        except StoreLost:
-            told.failure = LOST
-            self._refuse(LOST)
+        except (FailureError, StoreLost) as error:
+            told.failure = error.failure if isinstance(error, FailureError) else LOST
+            refused = True
+            self._refuse(told.failure)
         except CancelledError:
             left = True
             raise
@@ -189,7 +189,7 @@ class ResponsesSocket:
                 if self._last is not None and self._last.ident == previous:
                     self._last = None
             path, sent = self._request.path, self._socket.sent - before
-            self._handler.over(asker, _METHOD, path, status, sent, left)
+            self._handler.over(asker, _METHOD, path, status, sent, left=left, refused=refused)
 
     def _body(self, asker: Asker, text: str) -> dict[str, Any]:
         """The body that a message holds.
@@ -205,6 +205,7 @@ class ResponsesSocket:
         body = parse_json(text.encode())
         if not isinstance(body, dict):
             raise FailureError.invalid("a message must be an object")
+        asker.told.fields = field_names(body)
         kind = body.pop("type", None)
         if kind != "response.create":
             raise FailureError.invalid("type: must be response.create", "type")
@@ -233,15 +234,16 @@ class ResponsesSocket:
     async def _answer(
         self, asker: Asker, parsed: Responses, keep: Keep | None
     ) -> dict[str, Any] | None:
-        """The response, once it is kept and all of it is sent; ``None`` if it has failed."""
+        """The response, once it is kept and all of it is sent; ``None`` if it has failed.
+
+        :raises FailureError: when it has failed before anything was sent.
+        """
         stream, told, collected = parsed.stream(), asker.told, Collected(1)
         end: list[Event] = []
 
         def sink(_: int, events: list[Event]) -> None:
             told.heard(events, self._reactor.seconds())
-            if isinstance(events[-1], Failure) and stream.status == "queued":  # nothing is sent yet
-                self._refuse(events[-1])
-            else:
+            if not (isinstance(events[-1], Failure) and stream.status == "queued"):
                 last = isinstance(events[-1], Finished)
                 end[:] = events[-1:] if last else []
                 self._send(stream.render(0, events[:-1] if last else events))
@@ -258,6 +260,8 @@ class ResponsesSocket:
             group.cancel()
             told.placement, told.failure = group.placement, collected.failure
         if told.failure is not None:
+            if stream.status == "queued":
+                raise FailureError(told.failure)
             return None
         if keep is not None:
             await keep(parsed.complete(collected.answers()))

@@ -91,7 +91,7 @@ class API:
         self.refused = Refused()
         self.quotas = Quotas(engine, counts)
         self.journal.observers.append(lambda record: turns(record, self.quotas.plan()))
-        self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas)
+        self._handler = TurnHandler(reactor, engine, gate, self.journal, self.quotas, self.refused)
         self._ollama = OllamaAPI(reactor, engine, gate, self._handler)
         self._responses = ResponsesAPI(reactor, engine, self._handler, store, shared)
         self._conversations = ConversationsAPI(store)

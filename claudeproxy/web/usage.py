@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from attrs import asdict
@@ -19,6 +20,9 @@ from claudeproxy.ledger.totals import SESSION, Totals, by, by_session, day
 
 DAYS, MAX_DAYS = 30, 400
 """Days that are summed up by default, and the most that can be asked for."""
+
+WEEK = 7
+"""Days."""
 
 TURNS, MAX_TURNS = 50, 1000
 """Turns that are listed by default, and the most that can be asked for."""
@@ -37,12 +41,12 @@ async def usage(
     if ledger is None:
         return {**plan(engine, {}), "keys": keys, "ledger": None}
     since = _midnight(now, days - 1)
-    hours = await ledger.hours(since, "hour")
+    hours = await ledger.hours(min(since, _midnight(now, WEEK - 1)), "hour")
     asked = await ledger.hours(since, "key", "model", "client")
     return {
         **plan(engine, await _projections(engine, ledger)),
         "keys": keys,
-        "ledger": {**_spent(hours, now, days), **_by_who(asked)},
+        "ledger": {**_spent(hours, since, now, days), **_by_who(asked)},
     }
 
 
@@ -81,32 +85,36 @@ async def _projections(engine: Engine, ledger: Ledger) -> dict[str, Projection |
     return found
 
 
-def _spent(hours: Sequence[Hour], now: float, days: int) -> dict[str, Any]:
+def _spent(hours: Sequence[Hour], since: float, now: float, days: int) -> dict[str, Any]:
+    """``hours``: those of the last ``days`` days, which begin at ``since``, and of a week at
+    least."""
     today = day_of(now)
-    week = {(today - timedelta(back)).isoformat() for back in range(7)}
-
+    week = {(today - timedelta(back)).isoformat() for back in range(WEEK)}
     last_day = [row for row in hours if row.hour > now - 24 * HOUR]
+    asked = [row for row in hours if row.hour >= since]
     return {
         "list_prices_of": AS_OF,
         "days": days,
         "today": Totals.of(r for r in hours if day(r) == today.isoformat()).as_dict(),
         "last_7_days": Totals.of(r for r in hours if day(r) in week).as_dict(),
-        "total": Totals.of(hours).as_dict(),
-        "by_day": _named("day", by(hours, day)),
+        "total": Totals.of(asked).as_dict(),
+        "by_day": _named("day", by(asked, day)),
         "by_hour": _named("hour", by(last_day, lambda row: row.hour)),
         "sessions": [
             {"start": start, "end": start + SESSION, **totals.as_dict()}
-            for start, totals in by_session(hours).items()
+            for start, totals in by_session(asked).items()
         ],
     }
 
 
 def _by_who(rows: Sequence[Hour]) -> dict[str, Any]:
-    return {
-        "by_model": _named("model", by(rows, lambda row: row.model)),
-        "by_key": _named("key", by(rows, lambda row: row.key)),
-        "by_client": _named("client", by(rows, lambda row: row.client)),
-    }
+    """Those with the most turns come first."""
+    found = {}
+    for name in ("model", "key", "client"):
+        groups = by(rows, attrgetter(name))
+        most_first = sorted(groups.items(), key=lambda group: -group[1].turns)
+        found[f"by_{name}"] = _named(name, dict(most_first))
+    return found
 
 
 def _named(name: str, groups: Mapping[Any, Totals]) -> list[dict[str, Any]]:

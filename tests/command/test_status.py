@@ -94,7 +94,9 @@ async def test_of_one_with_a_key_on_a_socket(
     from twisted.internet import reactor
 
     keys = tmp_path / "keys"
-    keys.write_text("# two\nlaptop: s3cret reserve=five_hour=10\nphone: other\n")
+    keys.write_text(
+        "# two\nold: gone expires=2020-01-01\nlaptop: s3cret reserve=five_hour=10\nphone: other\n"
+    )
     keys.chmod(0o600)
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=str(keys))
     path = tmp_path / "socket"

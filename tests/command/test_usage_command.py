@@ -68,6 +68,13 @@ def used(make_daemon: Any, tmp_path: Path) -> Any:
 
 
 @ensureDeferred
+async def test_a_terminal_without_unicode(used: Any, command: Command) -> None:
+    daemon = await used()
+    command.variables["PYTHONIOENCODING"] = "ascii"
+    assert "five hour  50 %  ??????????" in await told(daemon, command)
+
+
+@ensureDeferred
 async def test_many_turns(used: Any, command: Command) -> None:
     daemon = await used()
     now = daemon.api.engine.now()

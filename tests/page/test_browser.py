@@ -23,6 +23,8 @@ NOW = "document.querySelector('#now tbody tr')"
 
 CONNECTED = "document.getElementById('stale').hidden"
 
+CHARTS = "[...document.images].map(one => one.currentSrc).join()"
+
 ASKED = "performance.getEntriesByType('resource').some(one => one.name.endsWith('/main'))"
 """The stream of changes is open: the page has asked for what it shows."""
 
@@ -64,7 +66,7 @@ async def test_it_looks_as_it_should(
     shade = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
     assert (await in_thread(page.value, shade) < 128) is dark
     assert await in_thread(page.value, "document.documentElement.scrollWidth") <= width
-    charts = await in_thread(page.value, "[...document.images].map(one => one.currentSrc).join()")
+    charts = await in_thread(page.value, CHARTS)
     assert charts.count("-340.svg" if width < 640 else "-620.svg") == 4
     await until(lambda: len(daemon.api._page._live))
     await in_thread(page.close)
@@ -90,6 +92,8 @@ async def test_a_turn_comes_and_goes(make_daemon: Any, tmp_path: Path) -> None:
     await in_thread(page.until, "document.querySelector('#turns tbody tr')")
     await in_thread(page.until, "document.querySelector('#figures-24h tbody tr')")
     assert await in_thread(page.value, "document.getElementById('figures-24h').open")
+    charts = await in_thread(page.value, CHARTS)
+    assert charts.count("-620.svg") == 4, "what was exchanged is of the same width"
     assert await in_thread(page.value, "document.title") == "claudemax"
     await in_thread(page.close)
     assert page.errors == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from xml.etree import ElementTree
@@ -32,6 +34,24 @@ def test_hours_without_turns_are_there() -> None:
     assert {hour.tokens for hour in hours[:-2]} == {0}
 
 
+@pytest.fixture
+def in_india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_hours_that_begin_at_half_past(in_india: None) -> None:
+    began = datetime(2026, 11, 29, 14).timestamp()
+    assert began % 3600 == 1800
+    hours = history.hours(
+        {"by_hour": [{"hour": int(began), **told(output_tokens=5)}]}, began + 4500
+    )
+    assert [(hour.label, hour.output) for hour in hours[-2:]] == [("14", 5), ("15", 0)]
+
+
 def test_days_without_turns_are_there() -> None:
     ledger = {"by_day": [{"day": "2026-11-01", **told(output_tokens=9)}]}
     days = history.days(ledger, NOW)
@@ -54,6 +74,8 @@ def test_charts(draw: Any, periods: list[Period], width: int) -> None:
     if draw is charts.tokens and periods is PERIODS:
         bars = root.findall(f".//{SVG}rect[@class='rect reactive tooltip-trigger']")
         assert len(bars) == 4 * 24
+    words = "".join(root.itertext())
+    assert ("no turns" in words) == (periods is not PERIODS)
     texts = [
         text.text for text in root.findall(f".//{SVG}g[@class='axis y always_show']//{SVG}text")
     ]

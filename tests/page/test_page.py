@@ -176,6 +176,7 @@ async def test_a_daemon_that_has_done_nothing(double: Daemon) -> None:
     assert {section.get("aria-labelledby") for section in sections} == titles
     assert all(image.get("alt") for image in seen.root.iter("img"))
     assert [element.tag for element in seen.root.iter("table")]
+    assert all(table.find("tbody/tr") is not None for table in seen.root.iter("table"))
     assert all(table.find("caption") is not None for table in seen.root.iter("table"))
 
 
@@ -195,6 +196,32 @@ async def test_turns_and_those_that_failed(double: Daemon) -> None:
         and "doctor" in why
     )
     assert "2 turns" in seen.text("usage")
+
+
+@ensureDeferred
+async def test_who_used_most_comes_first_and_the_rest_is_counted(double: Daemon) -> None:
+    ledger = ledger_of(double)
+    many = [f"client{n}" for n in range(14)]
+    once = [("alone", "k1")] * 2 + [(each, "k1") for each in many]
+    thrice = [("roaming", f"k{n}") for n in range(4)]
+    for number, (client, key) in enumerate(once + thrice):
+        await ledger.add(record(number, client=client, key=key))
+    seen = await look(double)
+    names = [row[0] for row in seen.rows("who")]
+    assert names[0] == "k1"
+    assert names[names.index("roaming") :][:2] == ["roaming", "alone"]
+    assert "and 4 more: claudemax usage" in seen.text("who")
+
+
+@ensureDeferred
+async def test_models_without_a_price_say_so(double: Daemon) -> None:
+    ledger = ledger_of(double)
+    await ledger.add(record(1, list_price=1.5))
+    await ledger.add(record(2, list_price=None, answered_by="mystery", client="curl"))
+    seen = await look(double)
+    prices = {row[0]: row[-1] for row in seen.rows("who")}
+    assert prices == {"claude-haiku-4-5": "$1.50", "mystery": "?", "Zed": "$1.50", "curl": "?"}
+    assert "$1.50 + ? at list price" in seen.text("usage")
 
 
 @ensureDeferred
@@ -252,6 +279,22 @@ async def test_the_windows(double: Daemon) -> None:
     assert looks == [["track", "ahead warning", "warning"], ["track", "bad"], ["track", "warning"]]
 
 
+@pytest.mark.parametrize(("used", "refused"), [(0.89, False), (0.9, True), (1.0, True)])
+@ensureDeferred
+async def test_a_window_used_up_to_the_reserve(
+    make_daemon: Any, tmp_path: Path, used: float, refused: bool
+) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), reserve=(("five_hour", 0.1),))
+    quota = daemon.api.engine.quota
+    quota.applies = True
+    told = {"five_hour": {"utilization": used, "resetsAt": daemon.api.engine.now() + 7200}}
+    quota.hear({"overageStatus": "rejected", "unifiedWindows": told})
+    assert await ask(daemon) == (429 if refused else 200)
+    text = (await look(daemon)).text("plan")
+    assert "the last 10 % are kept for you" in text
+    assert ("turns are refused" in text) is refused
+
+
 @ensureDeferred
 async def test_processes_tell_lengths(double: Daemon) -> None:
     await ask(double, "one two three")
@@ -275,10 +318,19 @@ async def test_without_a_ledger(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), no_ledger=True)
     assert await ask(daemon) == 200
     seen = await look(daemon)
-    assert "--no-ledger" in seen.text("turns") and "--no-ledger" in seen.text("usage")
+    for section in ("turns", "errors", "usage", "who"):
+        assert "--no-ledger" in seen.text(section)
     response = await treq.get(daemon.url + CHARTS[0])
     assert response.code == 404
     await treq.content(response)
+
+
+@ensureDeferred
+async def test_a_recording_is_told(make_daemon: Any, tmp_path: Path, double: Daemon) -> None:
+    record_to = str(tmp_path / "recorded")
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), record=record_to)
+    assert "written to disk (--record)" in (await look(daemon)).text("health")
+    assert "--record" not in (await look(double)).text("health")
 
 
 @ensureDeferred
@@ -313,7 +365,7 @@ async def test_keys_and_their_quotas(make_daemon: Any, tmp_path: Path) -> None:
         assert await ask(daemon, authorization="Bearer s3cret") == 200
     await until(lambda: daemon.api._page._sources._turns == 2)
     laptop, ci, guest = (await look(daemon, cookie=cookie)).rows("who")[:3]
-    assert laptop[:4] == ["laptop", "2", "10", "$0.00"]
+    assert laptop[:4] == ["laptop", "2", "10", "?"], "the double's model has no price"
     assert re.fullmatch(
         r"requests/day: 2 of 2; again in [\w ]+share of five hour: 0 % of 30 %", laptop[4]
     )

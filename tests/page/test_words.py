@@ -68,6 +68,8 @@ def test_a_moment_has_its_time_in_full() -> None:
     told = of(words.ago(1_700_000_000, 1_700_000_120))
     assert told.startswith("<time ") and "2 min<span" in told and " ago" in told
     assert 'datetime="2023-11-1' in told and "2023-11-1" in told.partition("title=")[2]
+    long_ago = of(words.ago(1_700_000_000, 1_700_012_000))
+    assert '>3 h<span class="extra"> 20 min ago</span>' in long_ago
     assert ">now<" in of(words.ago(100.0, 100.5))
 
 

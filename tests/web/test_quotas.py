@@ -124,6 +124,14 @@ async def test_tokens_a_day_count_once_a_turn_is_over(quotas: Quotas, time: SetC
 
 
 @ensureDeferred
+async def test_large_numbers_can_be_read(quotas: Quotas) -> None:
+    rules = Rules(tokens={"day": 2_000_000})
+    await quotas.take("a", rules)
+    await over(quotas, evolve(TURN, usage=Usage(output_tokens=2_000_000)))
+    assert "quota of tokens/day (2,000,000);" in (await refusal(quotas, rules)).message
+
+
+@ensureDeferred
 async def test_several_quotas_used_up_are_all_named_and_the_last_to_reset_counts(
     quotas: Quotas,
 ) -> None:
@@ -142,7 +150,7 @@ async def test_a_share_of_a_window(quotas: Quotas, time: SetClock) -> None:
     await quotas.take("a", rules)
     await over(quotas, moved("five_hour", 0.25, 0.31))
     failure = await refusal(quotas, rules)
-    assert "share of five_hour (10 %)" in failure.message
+    assert "quota of 10 % of five_hour" in failure.message
     assert failure.retry_after == 3600
     await quotas.take("b", rules)
     time.now += 3600

@@ -148,6 +148,21 @@ async def test_the_pace_is_that_of_the_turns_in_the_ledger(
 
 
 @ensureDeferred
+async def test_a_short_time_asked_for_cuts_no_longer_sums(make_daemon: Any, tmp_path: Path) -> None:
+    daemon = await planned(make_daemon, tmp_path)
+    now = daemon.api.engine.now()
+    for back in (0, 3, 8):
+        at = now - back * 86_400
+        await daemon.api._ledger.add(
+            TurnRecord(time=at, request_id=f"req_{back}", dialect="chat", model="opus")
+        )
+    told = await treq.json_content(await treq.get(daemon.url + "/v1/usage?days=2"))
+    ledger = told["ledger"]
+    assert [ledger[sums]["turns"] for sums in ("today", "last_7_days", "total")] == [1, 2, 1]
+    assert [len(ledger[name]) for name in ("by_day", "by_hour", "sessions")] == [1, 1, 1]
+
+
+@ensureDeferred
 async def test_the_page_that_errors_lead_to(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
     response = await treq.get(daemon.url + "/docs/plan")

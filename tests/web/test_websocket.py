@@ -211,6 +211,8 @@ async def test_a_failure_ends_a_turn_but_not_the_connection(
     assert late[-1]["type"] == "response.failed"
     assert late[-1]["response"]["error"]["code"] == "server_error"
     assert last[-1]["type"] == "response.completed"
+    told = await treq.json_content(await treq.get(f"{daemon.url}/v1/debug/refused"))
+    assert [one["status"] for one in told["data"]] == [early[0]["status"]], "late was no refusal"
 
 
 @pytest.mark.parametrize(
@@ -239,6 +241,12 @@ async def test_messages_that_ask_for_nothing(
     [error], after = await in_thread(talk)
     assert (error["type"], error["status"], error["error"]["param"]) == ("error", 400, param)
     assert after[-1]["type"] == "response.completed"
+    told = await treq.json_content(await treq.get(f"{daemon.url}/v1/debug/refused"))
+    kept = told["data"][0]
+    assert (kept["status"], kept["param"], kept["path"]) == (400, param, "/v1/responses")
+    fields = list(json.loads(message)) if message.startswith("{") else None
+    assert (kept["fields"], kept["message"], kept["body_bytes"]) == (fields, None, len(message))
+    assert kept["client"] == "Python"
 
 
 @ensureDeferred
