@@ -146,14 +146,14 @@ def model_name(body: Fields) -> str:
     return name.removesuffix(":latest")
 
 
-def loads(value: Any) -> OllamaEnvelope | None:
+def loads(value: Any, chat: bool) -> OllamaEnvelope | None:
     """What to say to a body that asks nothing, but to load a model; ``None`` if it does ask.
+    ``chat``: it is one of ``/api/chat``.
 
     :raises FailureError: 400 with the path of the field at fault.
     """
     body = Fields(value)
-    chat = "messages" in body
-    asks = body.raw("messages") if chat else body.raw("prompt") or body.raw("images")
+    asks = any(body.raw(name) for name in ("messages", "prompt", "images"))
     return None if asks else OllamaEnvelope(model_name(body), chat=chat, begun=0.0)
 
 

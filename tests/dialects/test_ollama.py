@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -218,10 +219,12 @@ def test_calls_without_their_results() -> None:
 
 
 def test_what_loads_a_model() -> None:
-    for body in ({"messages": []}, {}, {"prompt": ""}, {"prompt": "", "keep_alive": 0}):
-        assert ollama.loads({"model": "opus:latest", **body}) is not None
+    nothing = ({"messages": []}, {"messages": None}, {}, {"prompt": ""}, {"keep_alive": 0})
+    for body, chat in product(nothing, (True, False)):
+        told = ollama.loads({"model": "opus:latest", **body}, chat)
+        assert told is not None and told.chat is chat
     for body in ({"messages": [{}]}, {"prompt": "x"}, {"images": [PNG]}):
-        assert ollama.loads({"model": "opus", **body}) is None
+        assert ollama.loads({"model": "opus", **body}, chat=True) is None
 
 
 def test_refusals_in_ollamas_form() -> None:
@@ -296,6 +299,7 @@ def test_a_streamed_call_comes_whole() -> None:
         {"id": "toolu2", "function": {"index": 1, "name": "now", "arguments": {}}},
     ]
     assert (calls["done"], last["done"], last["done_reason"]) == (False, True, "stop")
+    assert calls["created_at"] < last["created_at"]
 
 
 def test_a_streamed_text() -> None:
