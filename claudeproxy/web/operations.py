@@ -108,7 +108,11 @@ SCHEMAS: Mapping[str, Schema] = {
     ),
     "Tokens": _object(input_tokens=_INTEGER),
     "ItemList": _object(object={"const": "list"}, data=_OBJECTS, has_more={"type": "boolean"}),
-    "Metadata": {"type": "object", "properties": {"metadata": {"type": ["object", "null"]}}},
+    "Metadata": {
+        "type": "object",
+        "properties": {"metadata": {"type": ["object", "null"]}},
+        "required": ["metadata"],
+    },
     "NewConversation": {
         "type": "object",
         "properties": {"metadata": {"type": ["object", "null"]}, "items": _ITEMS},
