@@ -74,6 +74,8 @@ class ChatAPI:
     async def find(self, request: Request) -> bytes:
         """The stored completions, page by page, the oldest first."""
         query = queried(request)
+        if "metadata" in query:
+            raise FailureError.invalid("metadata: write metadata[NAME]=VALUE", "metadata")
         metadata = {
             named[1]: value
             for name, value in query.items()
