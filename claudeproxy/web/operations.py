@@ -193,13 +193,13 @@ _SSE, _LINES, _PLAIN, _HTML = (
 )  # fmt: skip
 _DAYS = {"type": "integer", "minimum": 1, "maximum": MAX_DAYS, "default": DAYS}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_TURNS, "default": TURNS}
-_PAGE = {
+_PAGE: Mapping[str, Schema] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT},
     "order": {"enum": ["asc", "desc"]},
     "after": {**TEXT, "description": "the id of the last one of the page before"},
 }
-_STORED = {**_PAGE, "model": TEXT, "metadata": OBJECT}
-_EVENTS = {
+_STORED: Mapping[str, Schema] = {**_PAGE, "model": TEXT, "metadata": OBJECT}
+_EVENTS: Mapping[str, Schema] = {
     "stream": {"type": "boolean", "description": "the events that have made it"},
     "starting_after": {
         "type": "integer",
