@@ -57,8 +57,9 @@ _COMMON: Policies = {
     "format": Policy(HONOURED, f"json or a JSON schema; {VALIDATED}"),
     "think": Policy(
         HONOURED,
-        "false, low, medium, high, max; true is the model's own effort. Without it the thinking "
-        "is told where there is any",
+        "low, medium, high, max; true is the model's own effort; false is none, or the lowest "
+        "where the model cannot do without, and then no thinking is told. Without this field it is told "
+        "where there is any",
     ),
     "keep_alive": Policy(SILENT, "how long a process is kept is `--keep-seconds`"),
     "logprobs": Policy(IGNORED),
