@@ -58,8 +58,8 @@ _COMMON: Policies = {
     "think": Policy(
         HONOURED,
         "low, medium, high, max; true is the model's own effort; false is none, or the lowest "
-        "where the model cannot do without, and then no thinking is told. Without this field it is told "
-        "where there is any",
+        "where the model cannot do without, and then no thinking is told. Without this field it "
+        "is told where there is any",
     ),
     "keep_alive": Policy(SILENT, "how long a process is kept is `--keep-seconds`"),
     "logprobs": Policy(IGNORED),
