@@ -298,6 +298,7 @@ def _images(holder: Fields) -> list[Image]:
 
 
 def _data_url(data: str, path: str) -> str:
+    data = data.replace("\r", "").replace("\n", "")  # as Ollama does: encoders break lines
     if data.startswith("data:"):
         return data
     kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
