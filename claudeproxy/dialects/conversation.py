@@ -128,6 +128,9 @@ class Conversation:
         messages = [message for message in messages if _speaks(message)]
         if not messages:
             raise FailureError.invalid(f"{field}: there is nothing in it to answer", field)
+        if messages[-1].role == "assistant" and self.messages[-1].role == "user":
+            why = "the last message is empty: there is nothing in it to answer"
+            raise FailureError.invalid(f"{field}: {why}", field)
         if messages[0].role == "assistant":
             messages.insert(0, Message("user", (Text(OPENING),)))
         if messages[-1].role == "assistant":
