@@ -198,7 +198,11 @@ _PAGE: Mapping[str, Schema] = {
     "order": {"enum": ["asc", "desc"]},
     "after": {**TEXT, "description": "the id of the last one of the page before"},
 }
-_STORED: Mapping[str, Schema] = {**_PAGE, "model": TEXT, "metadata": OBJECT}
+_STORED: Mapping[str, Schema] = {
+    **_PAGE,
+    "model": {**TEXT, "description": "by the name that was asked for"},
+    "metadata": {**OBJECT, "description": "those with it, as `metadata[topic]=a`"},
+}
 _EVENTS: Mapping[str, Schema] = {
     "stream": {"type": "boolean", "description": "the events that have made it"},
     "starting_after": {
