@@ -92,7 +92,8 @@ class ResponsesAPI:
             release = _nothing
         finally:
             release()
-        ignored, response = (*parsed.ignored, *affinity.name(request)), running.response
+        ignored = (*parsed.ignored, *affinity.name(request), *running.ignored)
+        response = running.response
         if not await running.begun:
             ignored, response = (*ignored, "store"), {**response, "store": False}
         if ignored:
