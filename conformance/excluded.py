@@ -18,4 +18,9 @@ EXCLUDED = (
         r"anthropic-python, .*create_with_all_params",
         "it asks for a ``container`` to execute code in, which the subscription's CLI has not",
     ),
+    (
+        r"anthropic-python, .*count_tokens_with_all_params",
+        "it offers a tool whose parameters are no JSON schemas, as to a mock server; the API "
+        "refuses them",
+    ),
 )

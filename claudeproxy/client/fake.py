@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from twisted.internet.defer import CancelledError, Deferred
 
 from claudeproxy.dialects import anthropic
+from claudeproxy.engine.validation import check_schema
 from claudeproxy.messages import (
     ArgumentsDelta,
     Block,
@@ -48,7 +49,8 @@ class FakeClaude(Claude):
         assert (await claude.ask("Hi")).text == "Hello!"
 
     A Deferred in place of an answer is one that comes when that fires; a question that is given up
-    cancels it. Text is streamed word by word. What the daemon would refuse is refused here, too.
+    cancels it. Text is streamed word by word. What the daemon would refuse is refused here, too,
+    but for the name of a model: which there are, the CLI tells.
     """
 
     def __init__(self, *answers: Scripted | Deferred[Any]) -> None:
@@ -59,7 +61,9 @@ class FakeClaude(Claude):
     def _begin(self, asked: Mapping[str, Any], buffer: Buffer) -> Source:
         self.asked.append(asked)
         try:
-            anthropic.read(dict(asked), "fake", 0)
+            [request] = anthropic.read(dict(asked), "fake", 0).requests
+            if request.schema:
+                check_schema(request.schema, "schema")
         except FailureError as error:
             buffer.events([error.failure])
             return _Play(None)

@@ -36,7 +36,8 @@ def over_http(
     name: str = "claudemax-python",
     agent: IAgent | None = None,
 ) -> Claude:
-    """Claude through the daemon at ``url``, which may be mounted below a path.
+    """Claude through the daemon at ``url``, with ``/v1`` behind it or without. It may be mounted
+    below a path.
 
     ``key``: one of its ``--api-key-file``. ``name``: of the program, for the daemon's ledger.
     ``agent``: what connects, where that is through a proxy or a unix socket.
@@ -51,7 +52,7 @@ def over_http(
         from twisted.internet import reactor
 
         agent = make_agent(reactor)
-    return OverHTTP(HTTPClient(agent), url.rstrip("/"), key, name)
+    return OverHTTP(HTTPClient(agent), url.rstrip("/").removesuffix("/v1"), key, name)
 
 
 class OverHTTP(Claude):

@@ -44,11 +44,14 @@ class Conversation:
     """How many JSON values are in the arguments of all calls that came as text."""
     last: str = ""
     """The path of the last message that is not blank."""
+    end: str = ""
+    """The path of the last message."""
 
     def say(self, role: Literal["user", "assistant"], content: Iterable[Block], path: str) -> None:
         """The message at ``path``."""
         message = Message(role, tuple(content))
         self.messages.append(message)
+        self.end = path
         if _speaks(message):
             self.last = path
 
@@ -128,6 +131,9 @@ class Conversation:
         messages = [message for message in messages if _speaks(message)]
         if not messages:
             raise FailureError.invalid(f"{field}: there is nothing in it to answer", field)
+        if messages[-1].role == "assistant" and self.messages[-1].role == "user":
+            why = "the last message is empty: there is nothing in it to answer"
+            raise FailureError.invalid(f"{self.end}: {why}", self.end)
         if messages[0].role == "assistant":
             messages.insert(0, Message("user", (Text(OPENING),)))
         if messages[-1].role == "assistant":

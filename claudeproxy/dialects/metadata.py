@@ -9,6 +9,16 @@ from .fields import Fields, check_text
 _PAIRS, _NAME, _VALUE = 16, 64, 512
 
 
+def changed_metadata(body: Fields) -> Mapping[str, str]:
+    """The ``metadata`` of a body that changes nothing else; ``null`` is for none.
+
+    :raises FailureError: 400 that names the field at fault, or when it is absent.
+    """
+    if "metadata" not in body.value:
+        raise body.refuse("metadata", "is required; null or {} removes it")
+    return read_metadata(body)
+
+
 def read_metadata(body: Fields) -> Mapping[str, str]:
     """The ``metadata`` of a body; empty when absent.
 

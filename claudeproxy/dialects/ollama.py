@@ -57,7 +57,8 @@ _COMMON: Policies = {
     "format": Policy(HONOURED, f"json or a JSON schema; {VALIDATED}"),
     "think": Policy(
         HONOURED,
-        "false, low, medium, high, max; true is the model's own effort. Without it the thinking "
+        "low, medium, high, max; true is the model's own effort; false is none, or the lowest "
+        "where the model cannot do without, and then no thinking is told. Without this field it "
         "is told where there is any",
     ),
     "keep_alive": Policy(SILENT, "how long a process is kept is `--keep-seconds`"),
@@ -146,14 +147,14 @@ def model_name(body: Fields) -> str:
     return name.removesuffix(":latest")
 
 
-def loads(value: Any) -> OllamaEnvelope | None:
+def loads(value: Any, chat: bool) -> OllamaEnvelope | None:
     """What to say to a body that asks nothing, but to load a model; ``None`` if it does ask.
+    ``chat``: it is one of ``/api/chat``.
 
     :raises FailureError: 400 with the path of the field at fault.
     """
     body = Fields(value)
-    chat = "messages" in body
-    asks = body.raw("messages") if chat else body.raw("prompt") or body.raw("images")
+    asks = any(body.raw(name) for name in ("messages", "prompt", "images"))
     return None if asks else OllamaEnvelope(model_name(body), chat=chat, begun=0.0)
 
 
@@ -297,6 +298,7 @@ def _images(holder: Fields) -> list[Image]:
 
 
 def _data_url(data: str, path: str) -> str:
+    data = data.replace("\r", "").replace("\n", "")  # as Ollama does: encoders break lines
     if data.startswith("data:"):
         return data
     kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)

@@ -93,8 +93,9 @@ class OllamaStream:
             self.ended = True
             # A call is told whole, as Ollama's clients expect.
             calls = calls_of(self._assembly)
+            lines = [told.line(calls=calls)] if calls else []
             last = told.last(told.line(), done_reason(event), **self._counts(event.usage))
-            return [*([_bytes(told.line(calls=calls))] if calls else []), _bytes(last)]
+            return [_bytes(line) for line in (*lines, last)]
         if isinstance(event, (TextDelta, ThinkingDelta, ArgumentsDelta)) and self._first is None:
             self._first = told.clock()
         if isinstance(event, TextDelta):

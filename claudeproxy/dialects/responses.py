@@ -166,7 +166,8 @@ def read(
     if not past.stores and body.flag("store"):
         ignored.append("store")
     if background and not keep:
-        raise body.refuse("background", "the response has to be stored, and is not to be")
+        without = "store: false" if past.stores else "a server that runs with --no-store"
+        raise body.refuse("background", f"needs a stored response, so it cannot go with {without}")
     room = context(model) if auto and context is not None else None
     said = read_input(body, past, ignored, room)
     tools, custom = read_tools(body, ignored)

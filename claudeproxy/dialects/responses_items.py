@@ -13,8 +13,8 @@ from claudeproxy.messages import FailureError
 
 from .responses_input import Item
 
-MAX_LIMIT = 100
-_LIMIT = 20
+MAX_LIMIT, LIMIT = 100, 20
+"""The most objects of a page, and how many it has if nothing is said."""
 _PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
@@ -53,7 +53,7 @@ def limit_of(query: Mapping[str, str]) -> int:
 
     :raises FailureError: 400 that names the field of the query.
     """
-    limit = query.get("limit", str(_LIMIT))
+    limit = query.get("limit", str(LIMIT))
     if not re.fullmatch(r"[0-9]{1,3}", limit, re.ASCII) or not 1 <= int(limit) <= MAX_LIMIT:
         raise FailureError.invalid(f"limit: must be between 1 and {MAX_LIMIT}", "limit")
     return int(limit)

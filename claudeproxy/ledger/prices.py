@@ -70,7 +70,7 @@ PRICES = {
 
 def price_of(model: str | None) -> Price | None:
     """The price of the model that answered, by its full id; ``None`` if it is not known."""
-    return PRICES.get(re.sub(r"-20\d{6}$|\[1m\]$", "", model or ""))
+    return PRICES.get(re.sub(r"(-20\d{6})?(\[1m\])?$", "", model or ""))
 
 
 def list_price(model: str | None, *answers: Usage) -> float | None:

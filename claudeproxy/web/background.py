@@ -57,6 +57,12 @@ class Running:
     deleted: bool = False
 
     @property
+    def ignored(self) -> tuple[str, ...]:
+        """Fields of the request that its model cannot honour."""
+        group = self.asker.told.group
+        return () if group is None else group.ignored
+
+    @property
     def response(self) -> Mapping[str, Any]:
         """The response so far."""
         response = self.stream.response

@@ -37,6 +37,8 @@ def parse_json(raw: bytes) -> Any:
 
     :raises FailureError: as :func:`read_json` does.
     """
+    if not raw:
+        raise FailureError.invalid("there is no body; a JSON object is needed")
     if too_many(raw):
         raise FailureError(
             Failure(Kind.TOO_LARGE, f"the body holds more than {MAX_VALUES:,} JSON values", 413)

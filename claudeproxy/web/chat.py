@@ -13,7 +13,7 @@ from twisted.web.server import Request
 from claudeproxy.dialects import chat_route
 from claudeproxy.dialects.chat import Chat, stored_messages
 from claudeproxy.dialects.fields import Fields
-from claudeproxy.dialects.metadata import read_metadata
+from claudeproxy.dialects.metadata import changed_metadata
 from claudeproxy.dialects.responses_items import ascends, limit_of, listing, page
 from claudeproxy.messages import Failure, FailureError, Kind
 from claudeproxy.store.completions import CompletionTable, StoredCompletion, Wanted
@@ -74,6 +74,8 @@ class ChatAPI:
     async def find(self, request: Request) -> bytes:
         """The stored completions, page by page, the oldest first."""
         query = queried(request)
+        if "metadata" in query:
+            raise FailureError.invalid("metadata: write metadata[NAME]=VALUE", "metadata")
         metadata = {
             named[1]: value
             for name, value in query.items()
@@ -101,7 +103,7 @@ class ChatAPI:
     @below_v1(_app, _ONE, "POST")
     async def update(self, request: Request, ident: str) -> bytes:
         """Change its metadata."""
-        metadata = read_metadata(Fields(read_json(request)))
+        metadata = changed_metadata(Fields(read_json(request)))
         found = await self._table.update(ident, metadata, facts(request).key)
         if found is None:
             raise _not_found(ident)

@@ -14,7 +14,7 @@ from twisted.web.server import Request
 
 from claudeproxy.dialects import conversations as dialect
 from claudeproxy.dialects.fields import Fields
-from claudeproxy.dialects.metadata import read_metadata
+from claudeproxy.dialects.metadata import changed_metadata, read_metadata
 from claudeproxy.dialects.responses_items import page
 from claudeproxy.messages import Failure, FailureError, Kind
 from claudeproxy.store.conversations import Conversation, ConversationTable
@@ -65,7 +65,7 @@ class ConversationsAPI:
     @below_v1(_app, _ONE, "POST")
     async def update(self, request: Request, ident: str) -> bytes:
         """Change the metadata."""
-        metadata = read_metadata(Fields(read_json(request)))
+        metadata = changed_metadata(Fields(read_json(request)))
         found = await self._store.update(ident, metadata, facts(request).key)
         return _reply(request, _there(found, ident))
 

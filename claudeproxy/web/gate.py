@@ -92,12 +92,14 @@ class Gate:
         unix: bool = False,
         keyless: bool = False,
         form: bool = False,
+        untyped: bool = False,
     ) -> Failure | None:
         """Why a request with these headers is refused; ``None`` if it is not.
 
         ``unix``: it came over a unix socket. No web page can reach one, so any ``Host`` will do.
         ``keyless``: it needs no key as long as it has no body; a wrong key is refused all the
-        same. ``form``: it is a form of a page of ours, see :meth:`is_form`.
+        same. ``form``: it is a form of a page of ours, see :meth:`is_form`. ``untyped``: its body
+        need not be declared as JSON, if no browser sends it, see :meth:`is_untyped`.
         """
         host = _one(headers, "host")
         if not unix and not self._answers_for(host):
@@ -125,7 +127,8 @@ class Gate:
                 f"the key {name!r} has expired: it counted until {rules.expires}"
             )
         length = _one(headers, "content-length") or "0"
-        if _has_body(headers) and not _is_json(headers):
+        typed = _is_json(headers) or (untyped and _is_left_to_curl(headers))
+        if _has_body(headers) and not typed:
             return Failure(Kind.INVALID, "content-type must be application/json", 415)
         if length.isdigit() and int(length) > self.max_body:
             return self.too_large()
@@ -141,6 +144,11 @@ class Gate:
     def is_form(self, method: bytes, path: bytes) -> bool:
         """Whether the request is a form of a page of ours, by where it goes."""
         return method == b"POST" and path in self.forms
+
+    def is_untyped(self, path: bytes) -> bool:
+        """Whether senders may leave it out that a body is JSON, by where it goes: those who follow
+        Ollama's documents say just ``curl -d``."""
+        return path.partition(b"/")[0] == b"api"
 
     def key_name(self, headers: Headers) -> str | None:
         """The name of the key that was sent. Unlike the key, it may be logged."""
@@ -240,6 +248,13 @@ def _has_body(headers: Headers) -> bool:
 def _is_json(headers: Headers) -> bool:
     """Whether the body is declared as JSON, which an HTML form cannot do."""
     return _media_type(headers) == "application/json"
+
+
+def _is_left_to_curl(headers: Headers) -> bool:
+    """Whether the type of the body is what ``curl -d`` says by itself, or none, and the sender is
+    no browser: those of today send ``Origin`` with every POST, and most of them both headers."""
+    browser = headers.hasHeader("origin") or headers.hasHeader("sec-fetch-site")
+    return not browser and _media_type(headers) in ("", "application/x-www-form-urlencoded")
 
 
 def _media_type(headers: Headers) -> str:

@@ -74,20 +74,23 @@ class OllamaAPI:
     @app.route("/api/chat", methods=["POST"])
     async def chat(self, request: Request) -> bytes:
         """An answer to a conversation."""
-        return await self._answer(request, ollama.read_chat)
+        return await self._answer(request, ollama.read_chat, chat=True)
 
     @app.route("/api/generate", methods=["POST"])
     async def generate(self, request: Request) -> bytes:
         """An answer to a prompt."""
-        return await self._answer(request, ollama.read_generate)
+        return await self._answer(request, ollama.read_generate, chat=False)
 
     async def _answer(
-        self, request: Request, read: Callable[[Any, Callable[[], float]], ollama.Ollama]
+        self,
+        request: Request,
+        read: Callable[[Any, Callable[[], float]], ollama.Ollama],
+        chat: bool,
     ) -> bytes:
         time_slice = TimeSlice(self._reactor)
         body = read_json(request)
         await time_slice.give_way()
-        loaded = ollama.loads(body)
+        loaded = ollama.loads(body, chat)
         if loaded is not None:
             return self._loaded(request, loaded, Fields(body))
         with no_collector():

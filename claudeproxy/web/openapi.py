@@ -7,7 +7,7 @@ from typing import Any
 
 from claudeproxy import __version__
 
-from .operations import EXAMPLES, NAME, OPERATIONS, SCHEMAS, Operation, ref
+from .operations import EXAMPLES, NAME, OPERATIONS, SCHEMAS, Operation, Schema, ref
 
 
 def describe() -> dict[str, Any]:
@@ -59,7 +59,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         for name in re.findall(r"\{(\w+)\}", operation.path)
     ]
     parameters += [
-        {"name": name, "in": "query", "schema": schema} for name, schema in operation.query.items()
+        {"name": name, "in": "query", "schema": schema, **_spelt(schema)}
+        for name, schema in operation.query.items()
     ]
     if parameters:
         told["parameters"] = parameters
@@ -67,6 +68,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
         body = {"schema": ref(operation.body), "example": EXAMPLES[operation.body]}
         told["requestBody"] = {"required": True, "content": {"application/json": body}}
     return told
+
+
+def _spelt(schema: Schema) -> dict[str, Any]:
+    """How an object is spelt in a query: ``metadata[topic]=a``."""
+    return {"style": "deepObject", "explode": True} if schema.get("type") == "object" else {}
 
 
 def _error(path: str) -> str:

@@ -26,7 +26,7 @@ def page() -> str:
 
 def _operation(operation: Operation) -> Iterator[str]:
     yield f"<h2><code>{operation.method.upper()} {escape(operation.path)}</code></h2>"
-    yield f"<p>{escape(operation.summary)}"
+    yield f"<p>{_said(operation.summary)}"
     if operation.body is not None:
         yield f"<pre>{escape(json.dumps(EXAMPLES[operation.body]))}</pre>"
         body = SCHEMAS[operation.body]
@@ -35,10 +35,7 @@ def _operation(operation: Operation) -> Iterator[str]:
             (name, "required" if name in needed else "", about.get("description", ""))
             for name, about in _fields(body)
         )
-    yield _table(
-        (name, "", f"from {about['minimum']} to {about['maximum']}" if "maximum" in about else "")
-        for name, about in operation.query.items()
-    )
+    yield _table((f"?{name}", "", _parameter(about)) for name, about in operation.query.items())
     answers = []
     if operation.reply is not None:
         answers.append(", ".join(SCHEMAS[operation.reply]["required"]))
@@ -51,6 +48,13 @@ def _fields(schema: Schema, within: str = "") -> Iterator[tuple[str, Schema]]:
     for name, about in schema.get("properties", {}).items():
         yield within + name, about
         yield from _fields(about, f"{within}{name}.")
+
+
+def _parameter(schema: Schema) -> str:
+    if "maximum" in schema:
+        bounds = f"from {schema['minimum']:,} to {schema['maximum']:,}"
+        return f"{schema['description']}; {bounds}" if "description" in schema else bounds
+    return str(schema.get("description", " or ".join(schema.get("enum", ()))))
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> str:

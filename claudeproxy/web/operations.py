@@ -14,7 +14,9 @@ from attrs import field, frozen
 
 from claudeproxy.dialects import anthropic, chat, completions, ollama, responses_fields
 from claudeproxy.dialects.policies import Policies
+from claudeproxy.dialects.responses_items import LIMIT, MAX_LIMIT
 
+from .responses import MAX_EVENT
 from .usage import DAYS, MAX_DAYS, MAX_TURNS, TURNS
 
 Schema = Mapping[str, Any]
@@ -108,7 +110,11 @@ SCHEMAS: Mapping[str, Schema] = {
     ),
     "Tokens": _object(input_tokens=_INTEGER),
     "ItemList": _object(object={"const": "list"}, data=_OBJECTS, has_more={"type": "boolean"}),
-    "Metadata": {"type": "object", "properties": {"metadata": {"type": ["object", "null"]}}},
+    "Metadata": {
+        "type": "object",
+        "properties": {"metadata": {"type": ["object", "null"]}},
+        "required": ["metadata"],
+    },
     "NewConversation": {
         "type": "object",
         "properties": {"metadata": {"type": ["object", "null"]}, "items": _ITEMS},
@@ -187,39 +193,61 @@ _SSE, _LINES, _PLAIN, _HTML = (
 )  # fmt: skip
 _DAYS = {"type": "integer", "minimum": 1, "maximum": MAX_DAYS, "default": DAYS}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_TURNS, "default": TURNS}
+_PAGE: Mapping[str, Schema] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT},
+    "order": {"enum": ["asc", "desc"]},
+    "after": {**TEXT, "description": "the id of the last one of the page before"},
+}
+_STORED: Mapping[str, Schema] = {
+    **_PAGE,
+    "model": {**TEXT, "description": "by the name that was asked for"},
+    "metadata": {**OBJECT, "description": "those with it, as `metadata[topic]=a`"},
+}
+_EVENTS: Mapping[str, Schema] = {
+    "stream": {"type": "boolean", "description": "the events that have made it"},
+    "starting_after": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": MAX_EVENT,
+        "description": "without those up to this number",
+    },
+}
 
 OPERATIONS = (
     Operation("post", "/v1/chat/completions", "A chat completion, as OpenAI has it.",
               "ChatCompletion", "ChatCompletionRequest", _SSE),
     Operation("get", "/v1/chat/completions", "Those that were stored (`store`).",
-              "ChatCompletionList"),
+              "ChatCompletionList", query=_STORED),
     Operation("get", "/v1/chat/completions/{ident}", "One of them.", "ChatCompletion"),
     Operation("post", "/v1/chat/completions/{ident}", "Change its metadata.",
               "ChatCompletion", "Metadata"),
     Operation("delete", "/v1/chat/completions/{ident}", "Forget it.", "Forgotten"),
     Operation("get", "/v1/chat/completions/{ident}/messages", "What it was an answer to.",
-              "ItemList"),
+              "ItemList", query=_PAGE),
     Operation("post", "/v1/responses", "A response, as OpenAI has it.",
               "Response", "ResponseRequest", _SSE),
-    Operation("get", "/v1/responses/{ident}", "A stored response.", "Response"),
+    Operation("get", "/v1/responses/{ident}", "A response that is stored, or that runs.",
+              "Response", other=_SSE, query=_EVENTS),
     Operation("delete", "/v1/responses/{ident}", "Forget a stored response.", "Deleted"),
-    Operation("get", "/v1/responses/{ident}/input_items", "What it was an answer to.", "ItemList"),
+    Operation("get", "/v1/responses/{ident}/input_items", "What it was an answer to.", "ItemList",
+              query=_PAGE),
     Operation("post", "/v1/responses/{ident}/cancel", "Stop one that runs in the background.",
               "Response"),
     Operation("post", "/v1/responses/compact", "A conversation, summed up by the model.",
               "Compaction", "CompactRequest"),
+    Operation("post", "/v1/responses/input_tokens", "An estimate of its input.",
+              "Tokens", "ResponseCountRequest"),
     Operation("post", "/v1/conversations", "A new conversation, for `conversation` of responses.",
               "Conversation", "NewConversation"),
     Operation("get", "/v1/conversations/{ident}", "A conversation.", "Conversation"),
     Operation("post", "/v1/conversations/{ident}", "Change its metadata.",
               "Conversation", "Metadata"),
     Operation("delete", "/v1/conversations/{ident}", "Forget it.", "Forgotten"),
-    Operation("get", "/v1/conversations/{ident}/items", "What was said in it.", "ItemList"),
+    Operation("get", "/v1/conversations/{ident}/items", "What was said in it.", "ItemList",
+              query=_PAGE),
     Operation("post", "/v1/conversations/{ident}/items", "Say more in it.", "ItemList", "NewItems"),
     Operation("get", "/v1/conversations/{ident}/items/{item}", "One thing said.", "Item"),
     Operation("delete", "/v1/conversations/{ident}/items/{item}", "Forget it.", "Conversation"),
-    Operation("post", "/v1/responses/input_tokens", "An estimate of its input.",
-              "Tokens", "ResponseCountRequest"),
     Operation("post", "/v1/messages", "A message, as Anthropic has it.",
               "Message", "MessageRequest", _SSE),
     Operation("post", "/v1/messages/count_tokens", "An estimate of its input.",

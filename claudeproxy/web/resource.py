@@ -134,6 +134,7 @@ class APIResource(Resource):
             unix=isinstance(request.getHost(), UNIXAddress),
             keyless=self._gate.is_keyless(request.method, path, headers),
             form=self._gate.is_form(request.method, path),
+            untyped=self._gate.is_untyped(path),
         )
         if refusal is not None:
             return refusal

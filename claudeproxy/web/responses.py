@@ -37,6 +37,9 @@ from .storing import LOST, in_time
 if TYPE_CHECKING:  # PostgreSQL is an extra
     from claudeproxy.store.shared import Shared
 
+MAX_EVENT = 10**9 - 1
+"""The largest number of an event that can be asked for."""
+
 _app = make_app()
 _ONE = "/responses/<ident>"
 
@@ -89,7 +92,8 @@ class ResponsesAPI:
             release = _nothing
         finally:
             release()
-        ignored, response = (*parsed.ignored, *affinity.name(request)), running.response
+        ignored = (*parsed.ignored, *affinity.name(request), *running.ignored)
+        response = running.response
         if not await running.begun:
             ignored, response = (*ignored, "store"), {**response, "store": False}
         if ignored:
@@ -284,16 +288,16 @@ class ResponsesAPI:
 
 def _first(query: Mapping[str, str]) -> int | None:
     """The number of the first event that is wanted; ``None`` if events are not."""
-    if query.get("stream", "").lower() != "true":
-        return None
-    after = query.get("starting_after")
-    if after is None:
-        return 0
-    if not re.fullmatch(r"[0-9]{1,9}", after, re.ASCII):
+    wanted, after = query.get("stream", "false").lower(), query.get("starting_after")
+    if wanted not in ("true", "false"):
+        raise FailureError.invalid("stream: must be true or false", "stream")
+    if after is not None and not re.fullmatch(r"[0-9]{1,9}", after, re.ASCII):
         raise FailureError.invalid(
             "starting_after: must be the sequence number of an event", "starting_after"
         )
-    return int(after) + 1
+    if wanted == "false":
+        return None
+    return 0 if after is None else int(after) + 1
 
 
 def _deleted(request: Request, ident: str) -> bytes:

@@ -204,6 +204,7 @@ class Channel(HTTPChannel):
             unix=isinstance(self.getHost(), UNIXAddress),
             keyless=gate.is_keyless(method, path, headers),
             form=gate.is_form(method, path),
+            untyped=gate.is_untyped(path),
         )
 
     def refuse(self, failure: Failure) -> None:

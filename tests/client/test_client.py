@@ -409,7 +409,7 @@ async def test_over_http_a_program_has_a_key_and_a_name(make_daemon: Any, tmp_pa
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), api_key_file=str(keys))
     records: list[Any] = []
     daemon.api.journal.observers.append(records.append)
-    claude = over_http(daemon.url + "/", key="s3cret", name="bot/1.0")
+    claude = over_http(daemon.url + "/v1/", key="s3cret", name="bot/1.0")
     assert (await claude.ask("Hi")).text == "You said: Hi"
     await until(lambda: records)
     assert (records[0].key, records[0].client, records[0].dialect) == ("bots", "bot", "messages")

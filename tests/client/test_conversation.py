@@ -57,6 +57,8 @@ async def test_the_fake_refuses_what_the_daemon_refuses() -> None:
     with pytest.raises(ClaudeError, match="max_tokens: must be at least 1") as caught:
         await FakeClaude("never").ask("Hi", max_tokens=0)
     assert caught.value.kind is Kind.INVALID
+    with pytest.raises(ClaudeError, match="not a JSON schema"):
+        await FakeClaude("never").ask("Hi", schema={"type": "nonsense"})
 
 
 def test_an_argument_that_is_none_is_refused_at_once() -> None:

@@ -295,7 +295,7 @@ CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name":
         ({"messages": [*HI, {"role": "assistant", "content": "{"}]}, "messages[1]"),
         (
             {"messages": [*HI, {"role": "assistant", "content": "{"}, {**HI[0], "content": " "}]},
-            "messages[1]",
+            "messages[2]",
         ),
         ({"messages": [*HI, {"role": "system", "content": [{"type": "image"}]}]}, SYSTEM_BLOCK),
         ({"messages": [*HI, CALL]}, "messages"),

@@ -224,6 +224,8 @@ def test_the_last_message_is_not_the_assistants() -> None:
         read(messages=[USER, {"role": "assistant", "content": "{"}])
     assert caught.value.failure.param == "messages[1]"
     assert "prefill" in caught.value.failure.message
+    with pytest.raises(FailureError, match=r"messages\[2\]: the last message is empty"):
+        read(messages=[USER, {"role": "assistant", "content": "{"}, {**USER, "content": " "}])
     asked = read(messages=[USER, {"role": "assistant"}])
     assert asked.request.messages == (Message("user", (Text("x"),)),)
 

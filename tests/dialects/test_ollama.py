@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -165,6 +166,8 @@ def test_a_text_to_generate_has_a_system_prompt_and_images() -> None:
     assert parsed.request.system == ("Be brief",)
     kinds = [b.source["media_type"] for b in parsed.request.messages[0].content[:2]]  # type: ignore[union-attr]
     assert kinds == ["image/png", "image/gif"]
+    broken = generate(images=[f"{PNG[:5]}\r\n{PNG[5:]}\n"])
+    assert broken.request.messages[0].content[0] == parsed.request.messages[0].content[0]
 
 
 @pytest.mark.parametrize(
@@ -218,10 +221,12 @@ def test_calls_without_their_results() -> None:
 
 
 def test_what_loads_a_model() -> None:
-    for body in ({"messages": []}, {}, {"prompt": ""}, {"prompt": "", "keep_alive": 0}):
-        assert ollama.loads({"model": "opus:latest", **body}) is not None
+    nothing = ({"messages": []}, {"messages": None}, {}, {"prompt": ""}, {"keep_alive": 0})
+    for body, chat in product(nothing, (True, False)):
+        told = ollama.loads({"model": "opus:latest", **body}, chat)
+        assert told is not None and told.chat is chat
     for body in ({"messages": [{}]}, {"prompt": "x"}, {"images": [PNG]}):
-        assert ollama.loads({"model": "opus", **body}) is None
+        assert ollama.loads({"model": "opus", **body}, chat=True) is None
 
 
 def test_refusals_in_ollamas_form() -> None:
@@ -296,6 +301,7 @@ def test_a_streamed_call_comes_whole() -> None:
         {"id": "toolu2", "function": {"index": 1, "name": "now", "arguments": {}}},
     ]
     assert (calls["done"], last["done"], last["done_reason"]) == (False, True, "stop")
+    assert calls["created_at"] < last["created_at"]
 
 
 def test_a_streamed_text() -> None:

@@ -309,6 +309,8 @@ def test_without_a_store() -> None:
     parsed = read({"model": "opus", "input": "Hi", "store": True}, "abc", 7, None)
     assert (parsed.keep, parsed.ignored) == (False, ("store",))
     assert not asked(store=False).keep
+    assert "--no-store" in refused(None, background=True).message
+    assert "store" in refused(background=True, store=False).message
     assert parsed.envelope.response("completed")["store"] is False
 
 

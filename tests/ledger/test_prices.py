@@ -43,4 +43,5 @@ def test_what_is_not_in_the_table_has_no_price(model: str | None) -> None:
 
 def test_a_date_or_a_context_size_makes_no_other_model() -> None:
     for name, price in PRICES.items():
-        assert price_of(name) is price_of(f"{name}-20260102") is price_of(f"{name}[1m]") is price
+        for variant in ("", "-20260102", "[1m]", "-20260102[1m]"):
+            assert price_of(name + variant) is price

@@ -69,6 +69,17 @@ async def test_a_response_is_polled_until_it_is_complete(daemon: Daemon) -> None
 
 
 @ensureDeferred
+async def test_what_had_no_effect_is_named_as_in_the_foreground(daemon: Daemon) -> None:
+    body = {"model": "claude-sonnet-5-5", "input": "Hello", "temperature": 0.5, "top_logprobs": 1}
+    for background in (False, True):
+        response = await daemon.post("/v1/responses", {**body, "background": background})
+        told = await treq.json_content(response)
+        ignored = response.headers.getRawHeaders("x-claudemax-ignored")
+        assert ignored == ["top_logprobs, temperature"]
+    await over(daemon, told["id"])
+
+
+@ensureDeferred
 async def test_its_stream_can_be_taken_up_anywhere(daemon: Daemon) -> None:
     def whole() -> list[Any]:
         create: Callable[..., Any] = sdk(daemon).responses.create

@@ -123,6 +123,7 @@ async def test_a_tool_loop_in_a_conversation(daemon: Daemon) -> None:
         ("/v1/conversations", {"metadata": {"a" * 65: "x"}}, "metadata"),
         ("/v1/conversations", {"metadata": {"a": "x" * 513}}, "metadata.a"),
         ("/v1/conversations", {"metadata": {f"{n}": "x" for n in range(17)}}, "metadata"),
+        ("/v1/conversations/conv_any", {}, "metadata"),  # not to be taken for "no metadata"
         ("/v1/conversations", {"items": [USER] * 21}, "items"),
         ("/v1/conversations", {"items": [{"type": "nonsense"}]}, "items[0].type"),
         ("/v1/conversations", {"items": [{"type": "function_call"}]}, "items[0].call_id"),

@@ -133,6 +133,27 @@ def test_content_length(length: str, let_in: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "let_in"),
+    [
+        ({}, True),
+        ({"content_type": "application/x-www-form-urlencoded"}, True),
+        ({"content_type": "text/plain"}, False),  # which a form can send, unescaped
+        ({"content_type": "multipart/form-data"}, False),
+        ({"origin": PAGE}, False),
+        ({"sec_fetch_site": "same-origin"}, False),
+        ({"sec_fetch_site": "none"}, False),
+    ],
+)
+def test_a_body_that_does_not_say_what_it_is(fields: dict[str, str], let_in: bool) -> None:
+    sent = headers(**fields, content_length="2")
+    failure = WIDER.refusal(sent, untyped=True)
+    assert (failure is None) is let_in
+    assert failure is None or failure.status == 415
+    refused = WIDER.refusal(sent)
+    assert refused is not None and refused.status == 415
+
+
+@pytest.mark.parametrize(
     ("fields", "name"),
     [
         ({"authorization": "Bearer s3cret"}, "laptop"),

@@ -105,13 +105,33 @@ async def test_generate(daemon: Daemon) -> None:
 @ensureDeferred
 async def test_loading_costs_nothing(daemon: Daemon) -> None:
     before = len(daemon.turns())
-    for body, reason in (({}, "load"), ({"keep_alive": 0}, "unload")):
+    for body, reason in (
+        ({}, "load"),
+        ({"messages": None}, "load"),
+        ({"keep_alive": 0}, "unload"),
+    ):
         for path in ("/api/chat", "/api/generate"):
             told = await treq.json_content(await daemon.post(path, {"model": "opus", **body}))
             assert (told["done"], told["done_reason"]) == (True, reason)
+            # Ollama's client for Go says null for no messages.
+            [said] = {"message", "response"} & set(told)
+            assert said == ("message" if path == "/api/chat" else "response")
     assert len(daemon.turns()) == before
     response = await daemon.post("/api/generate", {"model": "gpt-4"})
     assert response.code == 404
+
+
+@ensureDeferred
+async def test_bodies_as_curl_sends_them(daemon: Daemon) -> None:
+    body = json.dumps({"model": "haiku", "prompt": "Hi", "stream": False}).encode()
+    curl = {"content-type": "application/x-www-form-urlencoded"}
+    for headers in ({}, curl):
+        response = await treq.post(f"{daemon.url}/api/generate", data=body, headers=headers)
+        assert (await treq.json_content(response))["response"] == "You said: Hi"
+    for headers in ({"origin": "null"}, {"sec-fetch-site": "none"}, {"content-type": "text/plain"}):
+        response = await treq.post(f"{daemon.url}/api/generate", data=body, headers=headers)
+        assert response.code in (403, 415)
+        assert list(await treq.json_content(response)) == ["error"]
 
 
 @ensureDeferred

@@ -81,6 +81,20 @@ async def reply_to(daemon: Daemon, operation: Operation, path: str, **fields: An
     return await treq.request(operation.method, daemon.url + path)
 
 
+BAD_QUERIES = {
+    "limit": "0", "order": "up", "after": "nothing", "stream": "maybe", "starting_after": "x",
+    "metadata": "a", "days": "0", "before": "x",
+}  # fmt: skip
+
+
+async def check_queries(daemon: Daemon, operation: Operation, path: str) -> None:
+    """What breaks the description of a parameter is refused."""
+    for name in operation.query.keys() & BAD_QUERIES.keys():
+        response = await reply_to(daemon, operation, f"{path}?{name}={BAD_QUERIES[name]}")
+        told = await treq.json_content(response)
+        assert (response.code, told["error"]["param"]) == (400, name)
+
+
 @named(one for one in OPERATIONS if "{" not in one.path)
 @ensureDeferred
 async def test_good_replies_are_as_described(daemon: Daemon, operation: Operation) -> None:
@@ -91,6 +105,7 @@ async def test_good_replies_are_as_described(daemon: Daemon, operation: Operatio
     assert kind == ("application/json" if operation.reply else operation.other)
     if operation.reply is not None:
         validator(operation.reply).validate(json.loads(text))
+    await check_queries(daemon, operation, operation.path)
     if operation.reply is not None and operation.other is not None:
         response = await reply_to(daemon, operation, operation.path, stream=True)
         await treq.content(response)
@@ -125,6 +140,11 @@ async def test_replies_about_one_thing_are_as_described(
     response = await reply_to(daemon, operation, path)
     assert response.code == 200, await treq.text_content(response)
     validator(operation.reply or "").validate(await treq.json_content(response))
+    if operation.other is not None:
+        response = await reply_to(daemon, operation, f"{path}?stream=true&starting_after=1")
+        await treq.content(response)
+        assert response.headers.getRawHeaders("content-type")[0].startswith(operation.other)
+    await check_queries(daemon, operation, path)
     nothing = operation.path.format(name="nothing", ident="nothing", item="nothing")
     response = await reply_to(daemon, operation, nothing)
     assert response.code == 404
@@ -151,6 +171,8 @@ async def test_the_page_shows_all_of_it(daemon: Daemon) -> None:
     assert all(f"{one.method.upper()} {one.path}" in page for one in OPERATIONS)
     assert "parallel_tool_calls" in page
     assert "options.num_predict" in page
+    assert "?starting_after" in page and "asc or desc" in page
+    assert "`" not in page
     assert "<script" not in page
 
 

@@ -41,6 +41,9 @@ async def test_a_completion_is_stored_changed_and_deleted(make_daemon: Any, tmp_
     made = await ask(daemon, "Hello", metadata={"topic": "a"})
     found = await in_thread(client.retrieve, made.id)
     assert found.to_dict() == {**made.to_dict(), "metadata": {"topic": "a"}}
+    response = await daemon.post(f"/v1/chat/completions/{made.id}", {})
+    refused = await treq.json_content(response)
+    assert (response.code, refused["error"]["param"]) == (400, "metadata")
     changed = await in_thread(client.update, made.id, metadata={"topic": "b"})
     assert changed.to_dict() == {**made.to_dict(), "metadata": {"topic": "b"}}
     parts = [{"type": "text", "text": "in parts"}]
