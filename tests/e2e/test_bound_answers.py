@@ -113,6 +113,16 @@ async def test_json_object_is_more_than_an_empty_one(daemon: Daemon) -> None:
     assert daemon.body()["tool_choice"]["type"] == "tool"
 
 
+@ensureDeferred
+async def test_a_large_integer_of_a_schema_is_the_answers(daemon: Daemon) -> None:
+    """Constrained output would bind the answer to another number, as the CLI loses its digits."""
+    before = len(daemon.turns())
+    schema = {"type": "object", "properties": {"id": {"const": 2**53 + 1}}, "required": ["id"]}
+    answer, _ = await ask(daemon, said(f'[[call answer {{"id": {2**53}}}]]'), **bound(schema))
+    assert json.loads(answer["choices"][0]["message"]["content"]) == {"id": 2**53 + 1}
+    assert len(daemon.turns()) == before + 1
+
+
 BOUND = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 18}}}
 
 
