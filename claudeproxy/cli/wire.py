@@ -31,6 +31,9 @@ from claudeproxy.messages import (
 from .altered import NOTHING
 from .names import ToolNames
 
+MOVED = "What the call returned stands behind all results."
+"""The result of a failed call that returned no text."""
+
 
 def message_line(message: Message, line_id: str, names: ToolNames, *, query: bool) -> bytes:
     """The line of one message for stdin, with its newline.
@@ -71,12 +74,14 @@ def _answer_arriving(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _results_arriving(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Move what is not text in the result of a failed call behind all results: the CLI would leave
-    it out, because the API accepts only text there."""
+    it out, because the API accepts only text there, and some there must be."""
     behind: list[dict[str, Any]] = []
     for block in content:
         if block.get("is_error"):
-            behind += [part for part in block["content"] if part["type"] != "text"]
-            block["content"] = [part for part in block["content"] if part["type"] == "text"]
+            moved = [part for part in block["content"] if part["type"] != "text"]
+            texts = [part for part in block["content"] if part["type"] == "text"]
+            block["content"] = texts or ([{"type": "text", "text": MOVED}] if moved else [])
+            behind += moved
     results = sum(block["type"] == "tool_result" for block in content)
     return [*content[:results], *behind, *content[results:]]
 

@@ -12,6 +12,8 @@ from harness import AFRESH, Daemon
 from pytest_twisted import ensureDeferred
 from test_word_for_word import arrived, png
 
+from claudeproxy.cli.wire import MOVED
+
 MADE = json.loads((Path(__file__).parent / "schemas.json").read_text())
 """What zod 4 (``z.toJSONSchema``, three targets) and pydantic 2 (``model_json_schema``) make."""
 
@@ -367,12 +369,13 @@ async def test_a_system_prompt_may_say_the_clis_own_word(daemon: Daemon, around:
     assert text.rstrip("\n") == "\n\n".join(parts)
 
 
+@pytest.mark.parametrize("said_too", [[{"type": "text", "text": "bad"}], []])
 @ensureDeferred
-async def test_an_image_in_a_failed_calls_result_follows_it(daemon: Daemon) -> None:
+async def test_an_image_in_a_failed_calls_result_follows_it(daemon: Daemon, said_too: Any) -> None:
     image = {"type": "base64", "media_type": "image/png", "data": png()}
     failed = {
         "type": "tool_result", "tool_use_id": "toolu_1", "is_error": True,
-        "content": [{"type": "text", "text": "bad"}, {"type": "image", "source": image}],
+        "content": [*said_too, {"type": "image", "source": image}],
     }  # fmt: skip
     call = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
     messages = [
@@ -385,7 +388,8 @@ async def test_an_image_in_a_failed_calls_result_follows_it(daemon: Daemon) -> N
     response = await daemon.post("/v1/messages", body)
     assert response.code == 200, await treq.text_content(response)
     result, picture, text = arrived(daemon.body())[-1]["content"]
-    assert result["content"] == [{"type": "text", "text": "bad"}] and result["is_error"]
+    assert result["content"] == (said_too or [{"type": "text", "text": MOVED}])
+    assert result["is_error"]
     assert picture == {"type": "image", "source": image}
     assert text["text"] == "so?"
 
