@@ -21,7 +21,7 @@ from .media import IMAGE_TYPES, check_base64
 from .shared import note
 
 _LEFT_OUT = ("thinking", "redacted_thinking")
-"""Blocks of earlier answers that the CLI does not replay; a kept process still holds its own."""
+"""Blocks of earlier answers that are not replayed; a kept process still holds its own."""
 
 _TOOL_CHANGES = ("tool_addition", "tool_removal")
 """Blocks of system messages (beta): the tools are those of the body, without them."""
@@ -95,6 +95,8 @@ def _block(
     if kind == "text":
         return Text(block.text("text"))
     if kind == "image":
+        if block.raw("transformations"):
+            note(ignored, "messages.transformations")
         return _image(block.object("source"))
     if kind == "document":
         return _document(block, ignored)

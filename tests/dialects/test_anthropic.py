@@ -193,10 +193,36 @@ def test_a_conversation_of_blocks() -> None:
     ("fields", "ignored"),
     [
         ({"top_k": 5}, ("top_k",)),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "image",
+                                "source": {"type": "url", "url": "https://example.com/a.png"},
+                                "transformations": {"oversized": "crop"},
+                            }
+                        ],
+                    }
+                ]
+            },
+            ("messages.transformations",),
+        ),
         ({"service_tier": "auto"}, ("service_tier",)),
         ({"tools": [{**ADD, "strict": True}]}, ("tools.strict",)),
         ({"tools": [{**ADD, "defer_loading": True}]}, ("tools.defer_loading",)),
+        ({"tools": [{**ADD, "allowed_callers": ["direct"]}]}, ()),
+        (
+            {"tools": [{**ADD, "allowed_callers": ["code_execution_20260120"]}]},
+            ("tools.allowed_callers",),
+        ),
         ({"output_config": {"task_budget": {}}}, ("output_config.task_budget",)),
+        (
+            {"fallbacks": "default", "billing_policy": {"bill_to": "self"}},
+            ("fallbacks", "billing_policy"),
+        ),
         ({"metadata": {"user_id": "me"}, **CACHED, "unknown": 1}, ()),
     ],
 )
@@ -344,6 +370,7 @@ CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name":
         ({"output_config": {"effort": "none"}}, "output_config.effort"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
         ({"container": "c"}, "container"),
+        ({"compaction": {"type": "summary"}}, "compaction"),
         ({"mcp_servers": [{}]}, "mcp_servers"),
         ({"thread": {"type": "create"}}, "thread"),
     ],
