@@ -100,7 +100,9 @@ class Gate:
         same. ``form``: it is a form of a page of ours, see :meth:`is_form`.
         """
         host = _one(headers, "host")
-        if not unix and not self._answers_for(host):
+        if host is None and not unix:
+            return _forbidden("a request needs one Host header")
+        if host is not None and not unix and not self._answers_for(host):
             return _forbidden(
                 f"this server does not serve the host {host!r}; --allow-host adds a name"
             )
@@ -204,9 +206,7 @@ class Gate:
             Kind.TOO_LARGE, f"the body is larger than {self.max_body} bytes (--max-body)", 413
         )
 
-    def _answers_for(self, host: str | None) -> bool:
-        if host is None:
-            return False
+    def _answers_for(self, host: str) -> bool:
         return bool({host.lower(), _hostname(host)} & (LOOPBACK | self.hosts))
 
 

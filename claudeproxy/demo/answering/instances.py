@@ -25,7 +25,8 @@ def instance(schema: Any) -> Any:
 
     Knows const, enum, $ref into the schema itself, allOf (merged), anyOf/oneOf (the first), type,
     properties/required, items/prefixItems/minItems, minimum, minLength and maxLength, and the
-    formats of constrained output; of other keywords nothing is promised. A recursive schema ends where nothing more is required.
+    formats of constrained output; of other keywords nothing is promised. A recursive schema ends
+    where nothing more is required.
     """
     return _build(schema, schema)
 
