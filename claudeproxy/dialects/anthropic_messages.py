@@ -32,7 +32,8 @@ _RESULT = (*_FOUND, "tool_reference")
 
 
 def read_messages(body: Fields, ignored: list[str]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
-    """System prompt parts and conversation of a body.
+    """System prompt parts and conversation of a body. Neighbouring messages of one role are one
+    turn, as at the API: the results of an answer's calls may come in several.
 
     :raises FailureError: 400 that names the message and the field at fault.
     """
@@ -48,13 +49,12 @@ def read_messages(body: Fields, ignored: list[str]) -> tuple[tuple[str, ...], tu
     for message in body.objects("messages"):
         role = message.choice("role", ("user", "assistant", "system"))
         if role == "assistant":
-            said.settle(message.path)
+            if said.messages and said.messages[-1].role == "user":
+                said.settle(message.path)
             content = _content(said, message, ("text", *_LEFT_OUT, "tool_use"), ignored)
             said.say("assistant", content, message.path)
         elif role == "user":
-            content = _content(said, message, _USER, ignored)
-            said.settle(message.path)
-            said.say("user", content, message.path)
+            said.say("user", _content(said, message, _USER, ignored), message.path)
         else:
             _system(said, message, ignored)
     return said.closed("messages")

@@ -119,7 +119,7 @@ class Conversation:
 
         :raises FailureError: when there is nothing to answer.
         """
-        self.settle(field)
+        self.settle(self.last or field)
         system, messages = tuple(self.system), self.messages
         if not messages:
             # There are only instructions, so the model has to answer these.

@@ -35,6 +35,7 @@ from claudeproxy.messages import (
     ToolUse,
     Usage,
     block_to_wire,
+    normalise,
 )
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -324,7 +325,7 @@ CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name":
             "messages[1]",
         ),
         ({"messages": [*HI, {"role": "system", "content": [{"type": "image"}]}]}, SYSTEM_BLOCK),
-        ({"messages": [*HI, CALL]}, "messages"),
+        ({"messages[1]": [*HI, CALL]}, "messages"),
         ({"messages": [*HI, CALL, *HI]}, "messages[2]"),
         (in_user(type="server_tool_use"), "messages[0].content[0]"),
         (in_user(type="tool_reference", tool_name="x"), "messages[0].content[0]"),
@@ -581,3 +582,39 @@ def test_counting() -> None:
     assert 1_600 < with_image < 1_650
     with pytest.raises(FailureError):
         anthropic.count({"model": "opus", "messages": []})
+
+
+def call(ident: str) -> dict[str, Any]:
+    return {"type": "tool_use", "id": ident, "name": "add", "input": {}}
+
+
+def result(ident: str) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": ident, "content": ident}
+
+
+def test_neighbouring_messages_of_one_role_are_one_turn() -> None:
+    """Results may come in a message each, and so may calls."""
+    messages = [
+        *HI,
+        {"role": "assistant", "content": [call("a")]},
+        {"role": "assistant", "content": [call("b")]},
+        {"role": "user", "content": [result("b")]},
+        {"role": "user", "content": [result("a")]},
+    ]
+    said = normalise(asked(messages=messages).request.messages)
+    assert [message.role for message in said] == ["user", "assistant", "user"]
+    assert [b.tool_use_id for b in said[2].content if isinstance(b, ToolResult)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("more", [[], [{"role": "assistant", "content": "So."}, *HI]])
+def test_a_call_without_a_result_is_refused(more: list[Any]) -> None:
+    messages = [
+        *HI,
+        {"role": "assistant", "content": [call("a"), call("b")]},
+        {"role": "user", "content": [result("a")]},
+        *more,
+    ]
+    with pytest.raises(FailureError) as refused:
+        asked(messages=messages)
+    assert refused.value.failure.param == ("messages[3]" if more else "messages[2]")
+    assert "unanswered: b" in refused.value.failure.message

@@ -275,7 +275,7 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
         ({"input": [{"role": "assistant", "content": "x"}]}, "input[0]"),
         (
             {"input": [{"type": "function_call", "call_id": "c", "name": "add", "arguments": ""}]},
-            "input",
+            "input[0]",
         ),
         (
             {

@@ -62,7 +62,7 @@ def test_other_hosts_are_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("hosts", [[], ["localhost", "localhost"]])
-def test_two_hosts_are_none(hosts: list[str]) -> None:
+def test_one_host_is_needed(hosts: list[str]) -> None:
     failure = OPEN.refusal(Headers({"host": hosts} if hosts else {}))
     assert failure is not None and failure.status == 403
     assert failure.message == "a request needs one Host header"
