@@ -325,7 +325,7 @@ CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name":
             "messages[1]",
         ),
         ({"messages": [*HI, {"role": "system", "content": [{"type": "image"}]}]}, SYSTEM_BLOCK),
-        ({"messages[1]": [*HI, CALL]}, "messages"),
+        ({"messages": [*HI, CALL]}, "messages[1]"),
         ({"messages": [*HI, CALL, *HI]}, "messages[2]"),
         (in_user(type="server_tool_use"), "messages[0].content[0]"),
         (in_user(type="tool_reference", tool_name="x"), "messages[0].content[0]"),
