@@ -9,7 +9,13 @@ import re
 from claudeproxy.messages import Document, FailureError, Image
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_BEGINNINGS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_BEGINNINGS = {
+    "/9j/": "image/jpeg",
+    "iVBORw0KGgo": "image/png",
+    "R0lGOD": "image/gif",
+    "UklGR": "image/webp",
+}
+"""Of images in base64."""
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)((?:;[\w.+=-]+)*),", re.ASCII)
 
 
@@ -24,7 +30,7 @@ def image(url: str, path: str) -> Image:
     if url.startswith(("http://", "https://")):
         return Image({"type": "url", "url": url})
     kind, data = _data_url(url, path)
-    kind = _looks_like(data) or kind
+    kind = image_type(data) or kind
     if kind not in IMAGE_TYPES:
         raise FailureError.invalid(f"{path}: {kind} is not one of {', '.join(IMAGE_TYPES)}", path)
     return Image({"type": "base64", "media_type": kind, "data": data})
@@ -51,12 +57,9 @@ def document(data: str, name: str | None, path: str) -> Document:
     raise FailureError.invalid(f"{path}: {kind} is neither a PDF nor text", path)
 
 
-def _looks_like(data: str) -> str | None:
-    """The type of an image in base64 by its first bytes; ``None`` if they are of no known one."""
-    head = base64.b64decode(data[:16])
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for begin, kind in _BEGINNINGS.items() if head.startswith(begin)), None)
+def image_type(data: str) -> str | None:
+    """The type of an image in base64 by how it begins; ``None`` if that is of no known one."""
+    return next((kind for begin, kind in _BEGINNINGS.items() if data.startswith(begin)), None)
 
 
 def _data_url(url: str, path: str) -> tuple[str, str]:
