@@ -129,6 +129,8 @@ class Gate:
         length = _one(headers, "content-length") or "0"
         if _has_body(headers) and not _is_json(headers):
             return Failure(Kind.INVALID, "content-type must be application/json", 415)
+        if headers.getRawHeaders("content-encoding", ["identity"]) != ["identity"]:
+            return Failure(Kind.INVALID, "send the body without a content-encoding", 415)
         if length.isdigit() and int(length) > self.max_body:
             return self.too_large()
         return None

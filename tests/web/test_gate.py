@@ -61,6 +61,15 @@ def test_other_hosts_are_refused(host: str) -> None:
     assert "--allow-host" in failure.message
 
 
+@pytest.mark.parametrize(
+    ("coding", "status"), [("identity", None), ("gzip", 415), ("zstd", 415), (["br", "gzip"], 415)]
+)
+def test_bodies_are_not_compressed(coding: str | list[str], status: int | None) -> None:
+    sent = headers(content_length="5", content_type="application/json", content_encoding=coding)
+    failure = OPEN.refusal(sent)
+    assert (failure and failure.status) == status
+
+
 @pytest.mark.parametrize("hosts", [[], ["localhost", "localhost"]])
 def test_one_host_is_needed(hosts: list[str]) -> None:
     failure = OPEN.refusal(Headers({"host": hosts} if hosts else {}))
