@@ -191,8 +191,12 @@ def block_object(block: Block) -> dict[str, Any]:
 def usage_object(usage: Usage) -> dict[str, Any]:
     """The usage in the API's shape: ``input_tokens`` excludes both cache figures."""
     return {
-        **dict.fromkeys(("cache_creation", "inference_geo", "server_tool_use", "service_tier")),
+        **dict.fromkeys(("inference_geo", "server_tool_use", "service_tier")),
         "input_tokens": usage.input_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_tokens - usage.cache_write_1h_tokens,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens,
+        },
         "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cache_read_tokens,
         "output_tokens": usage.output_tokens,

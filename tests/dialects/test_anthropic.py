@@ -395,10 +395,11 @@ ANSWER: tuple[Event, ...] = (
     ArgumentsDelta(2, '{"a":1}'),
     BlockStopped(2),
 )
-END = Finished("tool_use", None, Usage(10, 5, 3, 2, 1))
+END = Finished("tool_use", None, Usage(10, 5, 3, 2, 1, cache_write_1h_tokens=1))
 NOTHING = {"container": None, "stop_details": None}
 USAGE = {
-    **dict.fromkeys(("cache_creation", "inference_geo", "server_tool_use", "service_tier")),
+    **dict.fromkeys(("inference_geo", "server_tool_use", "service_tier")),
+    "cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 1},
     "input_tokens": 10,
     "cache_creation_input_tokens": 2,
     "cache_read_input_tokens": 3,
@@ -453,6 +454,7 @@ def test_the_events_of_a_message() -> None:
         "stop_sequence": None,
         "usage": {
             **USAGE,
+            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "output_tokens": 1,
