@@ -87,8 +87,6 @@ def nested(depth: int) -> Any:
      body([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}])),
     ("sends a schema that is none", "400", formatted({"type": "nonsense"})),
     ("sends a schema that is true", "400", formatted(True)),
-    ("sends a schema with a broken pattern", "400",
-     formatted({"type": "object", "properties": {"a": {"pattern": "("}}})),
     ("sends a schema that refers to nothing", "400 or 502",
      formatted({"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}})),
     ("sends 5,001 tools", "400", body(tools=tools(5_001, {}))),
@@ -114,8 +112,8 @@ async def test_the_body_is_refused(double: Daemon, case: Any) -> None:
 
 @cases(
     "client",
-    ("begins its body with a byte order mark", "400", b"\xef\xbb\xbf" + body()),
-    ("sends UTF-16", "400", body().decode().encode("utf-16")),
+    ("begins its body with a byte order mark", "served", b"\xef\xbb\xbf" + body()),
+    ("sends UTF-16", "served", body().decode().encode("utf-16")),
     ("sends NUL in a text", "served", raw(b'"a\\u0000b"')),
     ("sends every control character", "served",
      body("".join(map(chr, range(1, 32))) + "x\x7f\x85\u2028\ufeff\U0010ffff")),
@@ -134,6 +132,8 @@ async def test_the_body_is_refused(double: Daemon, case: Any) -> None:
      formatted({"$ref": "#"})),
     ("sends a schema that recurs without end", "served, or refused by name",
      formatted({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"allOf": [{"$ref": "#"}]}}})),
+    ("sends a schema with a broken pattern", "served: patterns are not checked here",
+     formatted({"type": "object", "properties": {"a": {"pattern": "("}}})),
     ("sends a schema whose pattern takes for ever", "others are not held up",
      formatted({"type": "object", "properties": {"a": {"pattern": "^(a+)+$"}}})),
     ("sends a lone surrogate as a key of a schema", "served, or refused by name",
