@@ -49,8 +49,7 @@ def read_messages(body: Fields, ignored: list[str]) -> tuple[tuple[str, ...], tu
     for message in body.objects("messages"):
         role = message.choice("role", ("user", "assistant", "system"))
         if role == "assistant":
-            if said.messages and said.messages[-1].role == "user":
-                said.settle(message.path)
+            said.answer(message.path)
             content = _content(said, message, ("text", *_LEFT_OUT, "tool_use"), ignored)
             said.say("assistant", content, message.path)
         elif role == "user":

@@ -165,11 +165,9 @@ def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
     if kind is None and "role" in item:
         kind = "message"
     if kind == "message":
-        said.settle(item.path)
         _message(said, item, ignored)
     elif kind in ("function_call", "custom_tool_call"):
-        if said.messages and said.messages[-1].role == "user":
-            said.settle(item.path)
+        said.answer(item.path)
         custom = kind == "custom_tool_call"
         arguments = {INPUT: item.text("input")} if custom else said.arguments(item)
         call = said.call(item.text("call_id"), item.text("name"), arguments, item.at("call_id"))
@@ -194,9 +192,11 @@ def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
 def _message(said: Conversation, item: Fields, ignored: list[str]) -> None:
     role = item.choice("role", ("user", "assistant", "system", "developer"))
     if role == "assistant":
-        content = _content(item, "content", _ANSWER, ignored)
-        said.say("assistant", content, item.path)
-    elif role == "user":
+        said.answer(item.path)
+        said.say("assistant", _content(item, "content", _ANSWER, ignored), item.path)
+        return
+    said.settle(item.path)
+    if role == "user":
         said.say("user", _content(item, "content", _USER, ignored), item.path)
     else:
         for block in _content(item, "content", ("input_text", "text"), ignored):
