@@ -107,6 +107,7 @@ class MessageReader:
         """Whether each call is one of an existing tool, with a JSON object as its arguments."""
         self._known: dict[int, bool] = {}  # false for a block of an unknown kind, which is skipped
         self._stop_sequence: str | None = None
+        self._stop_details: Mapping[str, Any] | None = None
         self._usage = Usage()
         self._arguments: dict[int, list[str]] = {}
         self._restored: dict[int, str] = {}  # tools whose arguments have to be restored, by index
@@ -136,12 +137,14 @@ class MessageReader:
             self._usage = _usage(event.get("usage") or {}, self._usage)
             self.stop_reason = event["delta"].get("stop_reason")
             self._stop_sequence = event["delta"].get("stop_sequence")
+            details = event["delta"].get("stop_details")
+            self._stop_details = details if isinstance(details, Mapping) else None
         return ()
 
     def finished(self) -> Finished:
         """The end of the message; to be called after its ``message_delta``."""
         assert self.stop_reason is not None
-        return Finished(self.stop_reason, self._stop_sequence, self._usage)
+        return Finished(self.stop_reason, self._stop_sequence, self._usage, self._stop_details)
 
     def _delta(self, index: int, delta: Mapping[str, Any]) -> Sequence[Event]:
         made = _DELTAS.get(delta["type"])

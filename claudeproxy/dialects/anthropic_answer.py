@@ -159,7 +159,7 @@ class MessageStream(ServerSentEvents):
             "container": None,
             "stop_reason": event.stop_reason,
             "stop_sequence": event.stop_sequence,
-            "stop_details": None,
+            "stop_details": event.stop_details,
         }
         return {"type": "message_delta", "delta": delta, "usage": usage_object(event.usage)}
 
@@ -172,6 +172,7 @@ def complete_body(envelope: MessageEnvelope, assembly: Assembly, end: Finished) 
         content=[block_object(block) for block in shown if block is not None],
         stop_reason=end.stop_reason,
         stop_sequence=end.stop_sequence,
+        stop_details=end.stop_details,
     )
 
 

@@ -231,10 +231,11 @@ def test_a_whole_message() -> None:
 
 
 def test_an_answer_without_content() -> None:
-    end = {"stop_reason": "refusal", "stop_sequence": None}
+    details = {"type": "refusal", "category": "bio", "explanation": None}
+    end = {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
     reader, events = read([{"type": "message_delta", "delta": end}])
     assert (events, reader.content) == ([], False)
-    assert reader.finished() == Finished("refusal", None, Usage())
+    assert reader.finished() == Finished("refusal", None, Usage(), details)
 
 
 GOOD, GONE = f"{NAMES.prefix}look", f"{NAMES.prefix}gone"

@@ -620,3 +620,11 @@ def test_a_call_without_a_result_is_refused(more: list[Any]) -> None:
         asked(messages=messages)
     assert refused.value.failure.param == ("messages[3]" if more else "messages[2]")
     assert "unanswered: b" in refused.value.failure.message
+
+
+def test_the_details_of_a_refusal_are_told() -> None:
+    details = {"type": "refusal", "category": "bio", "explanation": "no"}
+    end = Finished("refusal", None, Usage(), details)
+    _, delta, _ = rendered(asked(), *ANSWER[:1], end)
+    assert delta["delta"]["stop_details"] == details
+    assert asked().complete([(Assembly(), end)])["stop_details"] == details
