@@ -93,6 +93,15 @@ async def test_what_cannot_be_arguments_is_boxed(daemon: Daemon, schema: Any, st
 
 
 @ensureDeferred
+async def test_a_boxed_answer_that_is_cut_is_out_of_its_box(daemon: Daemon) -> None:
+    schema = {"type": "array", "maxItems": 3, "items": {"type": "string"}}
+    asked = said('[[call answer {"answer": ["x", "y]] [[stop max_tokens]]')
+    answer, _ = await ask(daemon, asked, **bound(schema))
+    (choice,) = answer["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ('["x", "y', "length")
+
+
+@ensureDeferred
 async def test_a_boxed_schemas_references_lead_where_they_did(daemon: Daemon) -> None:
     schema = {"type": "array", "maxItems": 3, "items": {"$ref": "#/$defs/a"},
               "$defs": {"a": {"enum": ["x"], "properties": {"$ref": {"$ref": "#"}}}}}  # fmt: skip
