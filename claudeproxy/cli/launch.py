@@ -139,11 +139,11 @@ def check_version(executable: str, environment: Mapping[str, str]) -> str:
 
 
 def parse_version(said: str, executable: str) -> str:
-    """``2.1.330`` from ``2.1.330 (Claude Code)``.
+    """``2.1.330`` from ``2.1.330 (Claude Code)``, be it below what a wrapper prints.
 
     :raises CLIError: when that is not a version, or one below :data:`MINIMUM`.
     """
-    match = re.match(r"(\d+)\.(\d+)\.(\d+)", said)
+    match = re.search(r"^(\d+)\.(\d+)\.(\d+)", said, re.MULTILINE)
     if match is None:
         raise CLIError(f"{executable} is not the Claude CLI: --version printed {said[:80]!r}")
     if tuple(int(part) for part in match.groups()) < MINIMUM:

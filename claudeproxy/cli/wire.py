@@ -31,6 +31,9 @@ from claudeproxy.messages import (
 from .altered import NOTHING
 from .names import ToolNames
 
+MOVED = "What the call returned stands behind all results."
+"""The result of a failed call that returned no text."""
+
 
 def message_line(message: Message, line_id: str, names: ToolNames, *, query: bool) -> bytes:
     """The line of one message for stdin, with its newline.
@@ -71,12 +74,14 @@ def _answer_arriving(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _results_arriving(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Move what is not text in the result of a failed call behind all results: the CLI would leave
-    it out, because the API accepts only text there."""
+    it out, because the API accepts only text there, and some there must be."""
     behind: list[dict[str, Any]] = []
     for block in content:
         if block.get("is_error"):
-            behind += [part for part in block["content"] if part["type"] != "text"]
-            block["content"] = [part for part in block["content"] if part["type"] == "text"]
+            moved = [part for part in block["content"] if part["type"] != "text"]
+            texts = [part for part in block["content"] if part["type"] == "text"]
+            block["content"] = texts or ([{"type": "text", "text": MOVED}] if moved else [])
+            behind += moved
     results = sum(block["type"] == "tool_result" for block in content)
     return [*content[:results], *behind, *content[results:]]
 
@@ -102,6 +107,7 @@ class MessageReader:
         """Whether each call is one of an existing tool, with a JSON object as its arguments."""
         self._known: dict[int, bool] = {}  # false for a block of an unknown kind, which is skipped
         self._stop_sequence: str | None = None
+        self._stop_details: Mapping[str, Any] | None = None
         self._usage = Usage()
         self._arguments: dict[int, list[str]] = {}
         self._restored: dict[int, str] = {}  # tools whose arguments have to be restored, by index
@@ -131,12 +137,14 @@ class MessageReader:
             self._usage = _usage(event.get("usage") or {}, self._usage)
             self.stop_reason = event["delta"].get("stop_reason")
             self._stop_sequence = event["delta"].get("stop_sequence")
+            details = event["delta"].get("stop_details")
+            self._stop_details = details if isinstance(details, Mapping) else None
         return ()
 
     def finished(self) -> Finished:
         """The end of the message; to be called after its ``message_delta``."""
         assert self.stop_reason is not None
-        return Finished(self.stop_reason, self._stop_sequence, self._usage)
+        return Finished(self.stop_reason, self._stop_sequence, self._usage, self._stop_details)
 
     def _delta(self, index: int, delta: Mapping[str, Any]) -> Sequence[Event]:
         made = _DELTAS.get(delta["type"])

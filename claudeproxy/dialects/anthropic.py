@@ -53,6 +53,7 @@ from .shared import (
     model_name,
     named_tool,
     note,
+    unless_direct,
 )
 
 FIELDS: Policies = {
@@ -61,10 +62,11 @@ FIELDS: Policies = {
         HONOURED,
         "text, images, documents (data, text or URL), search results, tool calls and results; a "
         "system message after the first message keeps its place, as a `<system-reminder>` text in "
-        "the user's turn; tool references become text; thinking of earlier turns is left out, as "
-        "the CLI leaves it out; cache_control is removed (the CLI sets its own); citations, and "
-        "`output_config`, `clear_at` and tool changes of system messages, are ignored and named; a "
-        "last message of the assistant (prefill) is refused",
+        "the user's turn; tool references become text; thinking of earlier turns is not "
+        "replayed, but a kept process still has its own; cache_control is removed (the CLI "
+        "sets its own); citations, `transformations` of images, and `output_config`, `clear_at` "
+        "and tool changes of system messages, are ignored and named; a last message of the "
+        "assistant (prefill) is refused",
     ),
     "max_tokens": Policy(
         HONOURED, "required; the model's own limit holds above that, and it is named"
@@ -72,8 +74,8 @@ FIELDS: Policies = {
     "system": Policy(HONOURED),
     "tools": Policy(
         HONOURED,
-        "tools of the client's own; `strict`, `defer_loading` and `input_examples` "
-        "are ignored and named; Anthropic's own tools are refused; " + SCHEMAS,
+        "tools of the client's own; `strict`, `defer_loading`, `input_examples` and "
+        "`allowed_callers` are ignored and named; Anthropic's own tools are refused; " + SCHEMAS,
     ),
     "tool_choice": Policy(HONOURED, "auto, any, tool, none; disable_parallel_tool_use"),
     "thinking": Policy(
@@ -97,6 +99,10 @@ FIELDS: Policies = {
     "speed": Policy(IGNORED),
     "diagnostics": Policy(IGNORED),
     "context_management": Policy(IGNORED),
+    "fallbacks": Policy(IGNORED, "no other model than the one that is asked answers"),
+    "fallback_credit_token": Policy(IGNORED),
+    "billing_policy": Policy(IGNORED),
+    "compaction": Policy(REFUSED),
     "container": Policy(REFUSED),
     "mcp_servers": Policy(REFUSED),
     "thread": Policy(REFUSED, "beta; worded so that SDKs send the whole conversation instead"),
@@ -106,6 +112,7 @@ FIELDS: Policies = {
 """What becomes of each field of a body."""
 
 _REFUSED = {
+    "compaction": "nothing is compacted here; ask for a summary in the conversation",
     "container": "there is no code execution here",
     "mcp_servers": "this server connects to no MCP servers; send their tools",
 }
@@ -209,6 +216,7 @@ def _tools(body: Fields, ignored: list[str]) -> tuple[Tool, ...]:
         for name in ("defer_loading", "input_examples"):
             if entry.raw(name):
                 note(ignored, f"tools.{name}")
+        unless_direct(entry, ignored)
         if not isinstance(entry.raw("input_schema"), dict):
             raise entry.refuse("input_schema", "must be an object")
         add_tool(tools, entry, ignored, "input_schema")

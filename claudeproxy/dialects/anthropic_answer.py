@@ -159,7 +159,7 @@ class MessageStream(ServerSentEvents):
             "container": None,
             "stop_reason": event.stop_reason,
             "stop_sequence": event.stop_sequence,
-            "stop_details": None,
+            "stop_details": event.stop_details,
         }
         return {"type": "message_delta", "delta": delta, "usage": usage_object(event.usage)}
 
@@ -172,6 +172,7 @@ def complete_body(envelope: MessageEnvelope, assembly: Assembly, end: Finished) 
         content=[block_object(block) for block in shown if block is not None],
         stop_reason=end.stop_reason,
         stop_sequence=end.stop_sequence,
+        stop_details=end.stop_details,
     )
 
 
@@ -191,8 +192,12 @@ def block_object(block: Block) -> dict[str, Any]:
 def usage_object(usage: Usage) -> dict[str, Any]:
     """The usage in the API's shape: ``input_tokens`` excludes both cache figures."""
     return {
-        **dict.fromkeys(("cache_creation", "inference_geo", "server_tool_use", "service_tier")),
+        **dict.fromkeys(("inference_geo", "server_tool_use", "service_tier")),
         "input_tokens": usage.input_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_tokens - usage.cache_write_1h_tokens,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens,
+        },
         "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cache_read_tokens,
         "output_tokens": usage.output_tokens,

@@ -21,7 +21,7 @@ from .media import IMAGE_TYPES, check_base64
 from .shared import note
 
 _LEFT_OUT = ("thinking", "redacted_thinking")
-"""Blocks of earlier answers that the CLI does not replay; a kept process still holds its own."""
+"""Blocks of earlier answers that are not replayed; a kept process still holds its own."""
 
 _TOOL_CHANGES = ("tool_addition", "tool_removal")
 """Blocks of system messages (beta): the tools are those of the body, without them."""
@@ -32,7 +32,8 @@ _RESULT = (*_FOUND, "tool_reference")
 
 
 def read_messages(body: Fields, ignored: list[str]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
-    """System prompt parts and conversation of a body.
+    """System prompt parts and conversation of a body. Neighbouring messages of one role are one
+    turn, as at the API: the results of an answer's calls may come in several.
 
     :raises FailureError: 400 that names the message and the field at fault.
     """
@@ -48,13 +49,11 @@ def read_messages(body: Fields, ignored: list[str]) -> tuple[tuple[str, ...], tu
     for message in body.objects("messages"):
         role = message.choice("role", ("user", "assistant", "system"))
         if role == "assistant":
-            said.settle(message.path)
+            said.answer(message.path)
             content = _content(said, message, ("text", *_LEFT_OUT, "tool_use"), ignored)
             said.say("assistant", content, message.path)
         elif role == "user":
-            content = _content(said, message, _USER, ignored)
-            said.settle(message.path)
-            said.say("user", content, message.path)
+            said.say("user", _content(said, message, _USER, ignored), message.path)
         else:
             _system(said, message, ignored)
     return said.closed("messages")
@@ -95,6 +94,8 @@ def _block(
     if kind == "text":
         return Text(block.text("text"))
     if kind == "image":
+        if block.raw("transformations"):
+            note(ignored, "messages.transformations")
         return _image(block.object("source"))
     if kind == "document":
         return _document(block, ignored)

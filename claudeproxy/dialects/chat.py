@@ -49,7 +49,9 @@ FIELDS: Policies = {
     "messages": Policy(
         HONOURED,
         "a system or developer message after the first message keeps its place, as a "
-        "`<system-reminder>` text in the user's turn; a last message of the assistant is refused",
+        "`<system-reminder>` text in the user's turn; a last message of the assistant is refused; "
+        "the `name` of a user precedes what the user says; other names, `detail` of an image and "
+        "`audio` are ignored and named",
     ),
     "tools": Policy(HONOURED, f"{TOOLS}; {SCHEMAS}"),
     "tool_choice": TOOL_CHOICE,
@@ -81,6 +83,7 @@ FIELDS: Policies = {
         "a search runs at the API, as a tool of its own, which the CLI lets nobody else add",
     ),
     "audio": Policy(IGNORED),
+    "moderation": Policy(IGNORED),
     "user": Policy(SILENT),
     "metadata": Policy(HONOURED, "of stored completions; otherwise accepted silently"),
     "store": Policy(
@@ -88,6 +91,7 @@ FIELDS: Policies = {
         "false unless given; with --no-store, or while the store is lost, ignored and named",
     ),
     "prompt_cache_key": Policy(SILENT),
+    "prompt_cache_options": Policy(SILENT),
     "prompt_cache_retention": Policy(SILENT),
     "safety_identifier": Policy(SILENT),
 }
@@ -147,10 +151,10 @@ def read(value: Any, ident: str, now: int) -> Chat:
     """
     body = Fields(value)
     model = model_name(body)
-    system, messages = read_messages(body)
+    ignored = ignored_fields(body, FIELDS)
+    system, messages = read_messages(body, ignored)
     if "audio" in body.strings("modalities"):
         raise body.refuse("modalities", "no audio here")
-    ignored = ignored_fields(body, FIELDS)
     body.number("presence_penalty", -2, 2)
     body.number("frequency_penalty", -2, 2)
     legacy = "functions" in body and not body.raw("tools")

@@ -117,12 +117,20 @@ class Conversation:
                 path,
             )
 
+    def answer(self, path: str) -> None:
+        """The assistant begins or goes on at ``path``: it may say something behind its calls.
+
+        :raises FailureError: when it begins, and calls before it are still unanswered.
+        """
+        if self.messages and self.messages[-1].role == "user":
+            self.settle(path)
+
     def closed(self, field: str) -> tuple[tuple[str, ...], tuple[Message, ...]]:
         """The parts of the system prompt, and the messages; ``field`` of the body held them.
 
         :raises FailureError: when there is nothing to answer.
         """
-        self.settle(field)
+        self.settle(self.last or field)
         system, messages = tuple(self.system), self.messages
         if not messages:
             # There are only instructions, so the model has to answer these.

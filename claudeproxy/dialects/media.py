@@ -9,17 +9,28 @@ import re
 from claudeproxy.messages import Document, FailureError, Image
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_BEGINNINGS = {
+    "/9j/": "image/jpeg",
+    "iVBORw0KGgo": "image/png",
+    "R0lGOD": "image/gif",
+    "UklGR": "image/webp",
+}
+"""Of images in base64."""
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)((?:;[\w.+=-]+)*),", re.ASCII)
 
 
 def image(url: str, path: str) -> Image:
     """The image in a ``data:`` URL, or an ``http(s)`` URL as it is, for the upstream to fetch.
 
+    The data tell its type: OpenAI looks at them alone, and clients of it say ``image/jpg``, or
+    always the same. The Messages API refuses what is declared as another type.
+
     :raises FailureError: 400 that names ``path``, for anything else.
     """
     if url.startswith(("http://", "https://")):
         return Image({"type": "url", "url": url})
     kind, data = _data_url(url, path)
+    kind = image_type(data) or kind
     if kind not in IMAGE_TYPES:
         raise FailureError.invalid(f"{path}: {kind} is not one of {', '.join(IMAGE_TYPES)}", path)
     return Image({"type": "base64", "media_type": kind, "data": data})
@@ -44,6 +55,11 @@ def document(data: str, name: str | None, path: str) -> Document:
             raise FailureError.invalid(f"{path}: the text is not UTF-8", path) from None
         return Document({"type": "text", "media_type": "text/plain", "data": text}, title=name)
     raise FailureError.invalid(f"{path}: {kind} is neither a PDF nor text", path)
+
+
+def image_type(data: str) -> str | None:
+    """The type of an image in base64 by how it begins; ``None`` if that is of no known one."""
+    return next((kind for begin, kind in _BEGINNINGS.items() if data.startswith(begin)), None)
 
 
 def _data_url(url: str, path: str) -> tuple[str, str]:

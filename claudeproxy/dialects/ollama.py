@@ -29,7 +29,7 @@ from claudeproxy.messages import (
 
 from .conversation import Conversation
 from .fields import Fields
-from .media import image
+from .media import image, image_type
 from .ollama_answer import OllamaEnvelope, OllamaStream, complete_body
 from .policies import HONOURED, IGNORED, SILENT, VALIDATED, Policies, Policy, ignored_fields
 from .shared import add_tool
@@ -91,14 +91,6 @@ _EFFORTS: Mapping[Any, Effort | None] = {
     None: None, True: None, False: "none",
     "low": "low", "medium": "medium", "high": "high", "max": "max",
 }  # fmt: skip
-
-_MAGIC = {
-    "/9j/": "image/jpeg",
-    "iVBORw0KGgo": "image/png",
-    "R0lGOD": "image/gif",
-    "UklGR": "image/webp",
-}
-"""How the base64 of each kind of image begins: Ollama's images do not say what they are."""
 
 
 @frozen
@@ -301,7 +293,7 @@ def _data_url(data: str, path: str) -> str:
     data = data.replace("\r", "").replace("\n", "")  # as Ollama does: encoders break lines
     if data.startswith("data:"):
         return data
-    kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+    kind = image_type(data)
     if kind is None:
         raise FailureError.invalid(
             f"{path}: is not the base64 of a JPEG, PNG, GIF or WebP image", path

@@ -74,8 +74,9 @@ TOOL_CHOICE = Policy(HONOURED, "none, auto, required, a function, a custom tool,
 """Of OpenAI's ``tool_choice``."""
 
 VALIDATED = (
-    "the daemon validates the answer. An answer that is not streamed and fails is asked for once "
-    "more, unless `--no-repair` is given; what fails then is a 502 that must not be retried"
+    "the daemon validates the answer, but for regular expressions and `format`. An answer that is "
+    "not streamed and fails is asked for once more, unless `--no-repair` is given; what fails then "
+    "is a 502 that must not be retried"
 )
 """Of an answer that has to satisfy a schema."""
 

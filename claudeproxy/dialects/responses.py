@@ -172,7 +172,7 @@ def read(
     said = read_input(body, past, ignored, room)
     tools, custom = read_tools(body, ignored)
     tools, choice = read_choice(body, tools)
-    level, schema = _effort(body), _schema(body, ignored)
+    level, schema = _effort(body, ignored), _schema(body, ignored)
     request = Request(
         model=model,
         messages=said.messages,
@@ -229,12 +229,15 @@ def _include(body: Fields, ignored: list[str]) -> None:
             note(ignored, f"include.{value}" if value in _INCLUDABLE else "include")
 
 
-def _effort(body: Fields) -> Effort | None:
+def _effort(body: Fields, ignored: list[str]) -> Effort | None:
     if "reasoning" not in body:
         return None
     reasoning = body.object("reasoning")
     for name in ("summary", "generate_summary"):
         reasoning.choice(name, ("auto", "concise", "detailed"), "auto")
+    for name in ("mode", "context"):
+        if name in reasoning:
+            note(ignored, f"reasoning.{name}")
     return effort(reasoning, "effort")
 
 
@@ -248,7 +251,6 @@ def _schema(body: Fields, ignored: list[str]) -> Mapping[str, Any] | None:
         return None
     form = text.object("format")
     form.text("name", "")
-    form.text("description", "")
     form.flag("strict")
     kind = form.choice("type", ("text", "json_object", "json_schema"))
     if kind == "json_schema":

@@ -27,7 +27,8 @@ FIELDS: Policies = {
         "text, images, files (data or URL), calls of functions and custom tools and their outputs; "
         "a system or developer message after the first message keeps its place, as a "
         "`<system-reminder>` text in the user's turn; a last message of the assistant is refused; "
-        "reasoning of earlier turns is left out, as the CLI leaves it out; a `compaction` item of "
+        "`detail` of images and files is ignored and named; reasoning of earlier turns is not "
+        "replayed, but a kept process still has its own; a `compaction` item of "
         "this server's is read as the summary that it holds; items of tools that cannot run here "
         "are left out and named",
     ),
@@ -41,7 +42,11 @@ FIELDS: Policies = {
         HONOURED,
         "true unless given; with --no-store, or while the store is lost, ignored and named",
     ),
-    "tools": Policy(HONOURED, f"{TOOLS}; {SCHEMAS}; all others are left out and named"),
+    "tools": Policy(
+        HONOURED,
+        f"{TOOLS}; {SCHEMAS}; `async`, `defer_loading`, `output_schema` and `allowed_callers` are "
+        "ignored and named; all other tools are left out and named",
+    ),
     "tool_choice": TOOL_CHOICE,
     "parallel_tool_calls": Policy(HONOURED),
     "text": Policy(
@@ -51,7 +56,8 @@ FIELDS: Policies = {
     "reasoning": Policy(
         HONOURED,
         "effort (the model's nearest level that is not higher); thinking is "
-        "always summarised in full, whatever `summary` says",
+        "always summarised in full, whatever `summary` says; `mode` and `context` are ignored and "
+        "named",
     ),
     "max_output_tokens": LIMIT,
     "temperature": TEMPERATURE,
@@ -74,6 +80,8 @@ FIELDS: Policies = {
     "moderation": Policy(IGNORED),
     "context_management": Policy(IGNORED),
     "access_programs": Policy(IGNORED),
+    "background_options": Policy(IGNORED),
+    "image": Policy(IGNORED),
     "prompt": Policy(REFUSED, "templates are kept by OpenAI"),
     "stream_options": Policy(SILENT),
     "user": Policy(SILENT),

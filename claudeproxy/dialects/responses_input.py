@@ -42,6 +42,8 @@ ELSEWHERE = frozenset(
 """Items of tools that cannot run here: they are left out, and named as ignored."""
 
 _RESULT = ("input_text", "input_image", "input_file")
+_USER = (*_RESULT, "output_text", "text")
+_ANSWER = ("output_text", "input_text", "text", "refusal")
 
 
 @frozen
@@ -101,7 +103,7 @@ def check_item(item: Fields) -> None:
     kind = item.raw("type")
     if kind in ("function_call_output", "custom_tool_call_output"):
         item.text("call_id")
-        _content(item, "output", _RESULT)
+        _content(item, "output", _RESULT, [])
     elif kind == "item_reference":
         raise item.refuse("type", "an item can only be referred to in the input of a response")
     else:
@@ -163,11 +165,9 @@ def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
     if kind is None and "role" in item:
         kind = "message"
     if kind == "message":
-        said.settle(item.path)
-        _message(said, item)
+        _message(said, item, ignored)
     elif kind in ("function_call", "custom_tool_call"):
-        if said.messages and said.messages[-1].role == "user":
-            said.settle(item.path)
+        said.answer(item.path)
         custom = kind == "custom_tool_call"
         arguments = {INPUT: item.text("input")} if custom else said.arguments(item)
         call = said.call(item.text("call_id"), item.text("name"), arguments, item.at("call_id"))
@@ -176,7 +176,7 @@ def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
         call_id = said.answered(item.text("call_id"), item.at("call_id"))
         parts = tuple(
             part
-            for part in _content(item, "output", _RESULT)
+            for part in _content(item, "output", _RESULT, ignored)
             if isinstance(part, (Text, Image, Document))
         )
         said.say("user", (ToolResult(call_id, parts),), item.path)
@@ -189,37 +189,40 @@ def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
         raise item.refuse("type", f"an item of type {kind!r} cannot be used here")
 
 
-def _message(said: Conversation, item: Fields) -> None:
+def _message(said: Conversation, item: Fields, ignored: list[str]) -> None:
     role = item.choice("role", ("user", "assistant", "system", "developer"))
     if role == "assistant":
-        content = _content(item, "content", ("output_text", "input_text", "text", "refusal"))
-        said.say("assistant", content, item.path)
-    elif role == "user":
-        kinds = ("input_text", "input_image", "input_file", "output_text", "text")
-        said.say("user", _content(item, "content", kinds), item.path)
+        said.answer(item.path)
+        said.say("assistant", _content(item, "content", _ANSWER, ignored), item.path)
+        return
+    said.settle(item.path)
+    if role == "user":
+        said.say("user", _content(item, "content", _USER, ignored), item.path)
     else:
-        for block in _content(item, "content", ("input_text", "text")):
+        for block in _content(item, "content", ("input_text", "text"), ignored):
             if isinstance(block, Text):
                 said.instruct(block.text)
 
 
-def _content(item: Fields, name: str, kinds: tuple[str, ...]) -> list[Block]:
+def _content(item: Fields, name: str, kinds: tuple[str, ...], ignored: list[str]) -> list[Block]:
     value = item.raw(name)
     if value is None:
         return []
     if isinstance(value, str):
         check_text(value, item.at(name))
         return [Text(value)]
-    return [_part(part, kinds) for part in item.objects(name)]
+    return [_part(part, kinds, ignored) for part in item.objects(name)]
 
 
-def _part(part: Fields, kinds: tuple[str, ...]) -> Block:
+def _part(part: Fields, kinds: tuple[str, ...], ignored: list[str]) -> Block:
     kind = part.raw("type")
     if kind not in kinds:
         raise FailureError.invalid(
             f"{part.path}: a part of type {kind!r} cannot be used here (only {', '.join(kinds)})",
             part.path,
         )
+    if kind in ("input_image", "input_file") and part.text("detail", "auto") != "auto":
+        note(ignored, "input.detail")
     if kind == "refusal":
         return Text(part.text("refusal"))
     if kind == "input_image":

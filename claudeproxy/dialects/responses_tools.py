@@ -9,7 +9,7 @@ from claudeproxy.messages import Tool, ToolChoice
 
 from .custom_tools import Custom, add_custom_tool, grammar_of
 from .fields import Fields
-from .shared import MODES, add_tool, allowed_tools, named_tool, note
+from .shared import MODES, add_tool, allowed_tools, named_tool, note, unless_direct
 
 _KIND = re.compile(r"\w{1,64}", re.ASCII)
 
@@ -25,14 +25,23 @@ def read_tools(body: Fields, ignored: list[str]) -> tuple[tuple[Tool, ...], Cust
             # Some clients (Cursor) send the nested object of chat completions.
             function = entry.object("function") if "function" in entry else entry
             add_tool(tools, function, ignored)
+            _unheeded(function, ignored)
         elif kind == "custom":
             echoed = add_custom_tool(tools, entry, ignored, grammar_of(entry))
             custom[echoed["name"]] = echoed
+            _unheeded(entry, ignored)
         elif _KIND.fullmatch(kind):
             note(ignored, f"tools.{kind}")
         else:
             raise entry.refuse("type", "must be a word")
     return tuple(tools.values()), custom
+
+
+def _unheeded(tool: Fields, ignored: list[str]) -> None:
+    for name in ("async", "defer_loading", "output_schema"):
+        if tool.raw(name):
+            note(ignored, f"tools.{name}")
+    unless_direct(tool, ignored)
 
 
 def read_choice(body: Fields, tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], ToolChoice]:

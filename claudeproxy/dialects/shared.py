@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from claudeproxy.messages import Effort, Tier, Tool, ToolChoice, tool_schema
 
@@ -100,11 +100,12 @@ def limit(body: Fields, names: Iterable[str], ignored: list[str]) -> int | None:
 
 
 def json_schema(holder: Fields) -> Mapping[str, Any]:
-    """The required field ``schema``."""
+    """The required field ``schema``, with the ``description`` beside it unless it has its own."""
     schema = holder.raw("schema")
     if not isinstance(schema, dict) or not schema:
         raise holder.refuse("schema", "must be a JSON schema")
-    return cast(Mapping[str, Any], schema)
+    description = holder.text("description", "")
+    return {"description": description, **schema} if description else schema
 
 
 def usage_wanted(body: Fields) -> bool | None:
@@ -119,6 +120,12 @@ def note(ignored: list[str], name: str) -> None:
     """Add the name of an ignored field, unless it is there."""
     if name not in ignored:
         ignored.append(name)
+
+
+def unless_direct(tool: Fields, ignored: list[str]) -> None:
+    """Name ``allowed_callers`` if others than the model itself are among them."""
+    if tool.raw("allowed_callers") not in (None, ["direct"]):
+        note(ignored, "tools.allowed_callers")
 
 
 def tier(body: Fields, ignored: list[str]) -> Tier:

@@ -7,6 +7,7 @@ answer. The CLI's own structured output (``jsonSchema``) does both.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any
@@ -38,6 +39,7 @@ _DESCRIPTION = (
     "Gives the final answer: the arguments of this tool are the answer, whole. Nobody reads "
     "anything said beside it."
 )
+_OPENING = re.compile(rf'\A\s*\{{\s*"{BOX}"\s*:\s*')
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 
 
@@ -120,11 +122,12 @@ def _box(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unboxed(arguments: str) -> str:
-    """The answer. Arguments of another form stay as they are: validation will judge them."""
+    """The answer, or its beginning if it was cut. Arguments of another form stay as they are:
+    validation will judge them."""
     try:
         value = json.loads(arguments)
     except (ValueError, RecursionError):
-        return arguments
+        return _OPENING.sub("", arguments, count=1)
     if isinstance(value, dict) and value.keys() == {BOX}:
         return json.dumps(value[BOX], ensure_ascii=False)
     return arguments

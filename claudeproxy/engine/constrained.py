@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from claudeproxy.cli.altered import integers_change
 from claudeproxy.messages import NAMED, mapped, subschemas
 
 _TAKEN = frozenset(
@@ -37,9 +38,10 @@ def closed(schema: Mapping[str, Any]) -> dict[str, Any] | None:
 
     It requires all objects to be closed. It is safe to close an open one: what satisfies the closed
     schema satisfies the open one. ``anyOf`` in place of ``oneOf`` is less safe, but the answer is
-    validated against the original schema afterwards.
+    validated against the original schema afterwards. An integer that the CLI would change is not
+    accepted either: in a tool's schema it is mapped back.
     """
-    if _recursive(schema):
+    if _recursive(schema) or integers_change(schema):
         return None
     try:
         taken: dict[str, Any] = _closed(schema)

@@ -33,9 +33,11 @@ def check_schema(schema: Mapping[str, Any], param: str) -> None:
     if not isinstance(schema.get("$schema", ""), str):
         raise FailureError.invalid("$schema must be a string", param)
     try:
-        _validator(schema).check_schema(dict(schema))
+        # Formats are not checked: Python does not know all regular expressions of JavaScript.
+        _validator(schema).check_schema(dict(schema), format_checker=jsonschema.FormatChecker(()))
     except jsonschema.SchemaError as error:
-        raise FailureError.invalid(f"not a JSON schema: {error.message}", param) from None
+        why = f"not a JSON schema: {error.json_path}: {error.message}"
+        raise FailureError.invalid(why, param) from None
 
 
 class _Cost:

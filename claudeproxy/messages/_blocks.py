@@ -45,7 +45,7 @@ class SearchResult:
 
 @frozen
 class Thinking:
-    """The model's reasoning. The CLI drops it from the history that it is given."""
+    """The model's reasoning. It is no part of the history that a process is given."""
 
     thinking: str
     signature: str = ""

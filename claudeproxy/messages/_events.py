@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from attrs import evolve, frozen
@@ -94,11 +95,13 @@ class BlockStopped:
 
 @frozen
 class Finished:
-    """The end of a good answer. ``stop_reason`` is the API's word, whether known here or not."""
+    """The end of a good answer. ``stop_reason`` is the API's word, whether known here or not, and
+    ``stop_details`` its object about a refusal."""
 
     stop_reason: str
     stop_sequence: str | None
     usage: Usage
+    stop_details: Mapping[str, Any] | None = None
 
 
 Event: TypeAlias = (

@@ -102,7 +102,9 @@ class Gate:
         need not be declared as JSON, if no browser sends it, see :meth:`is_untyped`.
         """
         host = _one(headers, "host")
-        if not unix and not self._answers_for(host):
+        if host is None and not unix:
+            return _forbidden("a request needs one Host header")
+        if host is not None and not unix and not self._answers_for(host):
             return _forbidden(
                 f"this server does not serve the host {host!r}; --allow-host adds a name"
             )
@@ -130,6 +132,8 @@ class Gate:
         typed = _is_json(headers) or (untyped and _is_left_to_curl(headers))
         if _has_body(headers) and not typed:
             return Failure(Kind.INVALID, "content-type must be application/json", 415)
+        if headers.getRawHeaders("content-encoding", ["identity"]) != ["identity"]:
+            return Failure(Kind.INVALID, "send the body without a content-encoding", 415)
         if length.isdigit() and int(length) > self.max_body:
             return self.too_large()
         return None
@@ -212,9 +216,7 @@ class Gate:
             Kind.TOO_LARGE, f"the body is larger than {self.max_body} bytes (--max-body)", 413
         )
 
-    def _answers_for(self, host: str | None) -> bool:
-        if host is None:
-            return False
+    def _answers_for(self, host: str) -> bool:
         return bool({host.lower(), _hostname(host)} & (LOOPBACK | self.hosts))
 
 

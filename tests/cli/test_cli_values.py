@@ -197,6 +197,10 @@ def test_versions_that_do(said: str) -> None:
     assert launch.parse_version(said, "claude") == said.split(" ")[0]
 
 
+def test_a_wrapper_may_print_before_the_version() -> None:
+    assert launch.parse_version("Welcome!\n[]\n2.1.330 (Claude Code)", "claude") == "2.1.330"
+
+
 @pytest.mark.parametrize("said", ["2.1.289", "2.0.999", "1.9.9", "", "ls (GNU) 9.4", "v2.1.330"])
 def test_versions_that_do_not(said: str) -> None:
     with pytest.raises(launch.CLIError) as refused:

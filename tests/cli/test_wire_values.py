@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from claudeproxy.cli.names import ToolNames
-from claudeproxy.cli.wire import MessageReader, message_line
+from claudeproxy.cli.wire import MOVED, MessageReader, message_line
 from claudeproxy.messages import (
     ArgumentsDelta,
     BlockStarted,
@@ -83,7 +83,7 @@ def test_what_the_cli_would_leave_out_of_failed_results_comes_behind_all_results
     assert line(Message("user", content))["message"]["content"] == [
         {**failed, "tool_use_id": "t1", "content": [text("a"), text("b")]},
         {"type": "tool_result", "tool_use_id": "t2", "content": [IMAGE, text("c")]},
-        {**failed, "tool_use_id": "t3", "content": []},
+        {**failed, "tool_use_id": "t3", "content": [text(MOVED)]},
         IMAGE,
         DOCUMENT,
         text("Go on."),
@@ -231,10 +231,11 @@ def test_a_whole_message() -> None:
 
 
 def test_an_answer_without_content() -> None:
-    end = {"stop_reason": "refusal", "stop_sequence": None}
+    details = {"type": "refusal", "category": "bio", "explanation": None}
+    end = {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
     reader, events = read([{"type": "message_delta", "delta": end}])
     assert (events, reader.content) == ([], False)
-    assert reader.finished() == Finished("refusal", None, Usage())
+    assert reader.finished() == Finished("refusal", None, Usage(), details)
 
 
 GOOD, GONE = f"{NAMES.prefix}look", f"{NAMES.prefix}gone"

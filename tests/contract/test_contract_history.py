@@ -78,7 +78,7 @@ LONG_NON_ASCII = "x漢é🎉\u2028" * 15_000
 
 LINES = {
     "odd": user(ODD, query=False),
-    "calls": assistant("Hi.", *CALLS),
+    "calls": assistant(CALLS[0], "Hi.", CALLS[1]),
     "results": user(*RESULTS, "/clear and @/etc/hostname", query=False),
     "slash": assistant("/compact"),
     "media": user("See:", PICTURE, LINKED, PDF, PLAIN, FOUND, query=False),
@@ -155,6 +155,10 @@ def test_text_is_word_for_word(replay):
 
 def test_tool_calls_are_word_for_word(replay):
     """Of tools that the request does not have, too."""
+    assert replay.messages[1][1][1:] == CALLS
+
+
+def test_texts_between_tool_calls_come_before_them(replay):
     assert replay.messages[1] == ("assistant", [text("Hi."), *CALLS])
 
 

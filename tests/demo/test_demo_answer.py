@@ -281,6 +281,8 @@ def test_a_cut_answer_is_the_beginning_of_the_full_one(text, max_tokens, sequenc
     [
         ({"type": "string"}, "demo"),
         ({"type": "string", "minLength": 6}, "demo.."),
+        ({"type": "string", "format": "date-time"}, "2026-01-31T12:00:00Z"),
+        ({"type": "string", "format": "base64"}, "demo"),
         ({"type": "integer", "minimum": 5}, 5),
         ({"type": "number", "exclusiveMinimum": 5}, 6),
         ({"type": "boolean"}, True),

@@ -35,6 +35,7 @@ from claudeproxy.messages import (
     ToolUse,
     Usage,
     block_to_wire,
+    normalise,
 )
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -193,10 +194,36 @@ def test_a_conversation_of_blocks() -> None:
     ("fields", "ignored"),
     [
         ({"top_k": 5}, ("top_k",)),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "image",
+                                "source": {"type": "url", "url": "https://example.com/a.png"},
+                                "transformations": {"oversized": "crop"},
+                            }
+                        ],
+                    }
+                ]
+            },
+            ("messages.transformations",),
+        ),
         ({"service_tier": "auto"}, ("service_tier",)),
         ({"tools": [{**ADD, "strict": True}]}, ("tools.strict",)),
         ({"tools": [{**ADD, "defer_loading": True}]}, ("tools.defer_loading",)),
+        ({"tools": [{**ADD, "allowed_callers": ["direct"]}]}, ()),
+        (
+            {"tools": [{**ADD, "allowed_callers": ["code_execution_20260120"]}]},
+            ("tools.allowed_callers",),
+        ),
         ({"output_config": {"task_budget": {}}}, ("output_config.task_budget",)),
+        (
+            {"fallbacks": "default", "billing_policy": {"bill_to": "self"}},
+            ("fallbacks", "billing_policy"),
+        ),
         ({"metadata": {"user_id": "me"}, **CACHED, "unknown": 1}, ()),
     ],
 )
@@ -298,7 +325,7 @@ CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name":
             "messages[2]",
         ),
         ({"messages": [*HI, {"role": "system", "content": [{"type": "image"}]}]}, SYSTEM_BLOCK),
-        ({"messages": [*HI, CALL]}, "messages"),
+        ({"messages": [*HI, CALL]}, "messages[1]"),
         ({"messages": [*HI, CALL, *HI]}, "messages[2]"),
         (in_user(type="server_tool_use"), "messages[0].content[0]"),
         (in_user(type="tool_reference", tool_name="x"), "messages[0].content[0]"),
@@ -344,6 +371,7 @@ CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name":
         ({"output_config": {"effort": "none"}}, "output_config.effort"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
         ({"container": "c"}, "container"),
+        ({"compaction": {"type": "summary"}}, "compaction"),
         ({"mcp_servers": [{}]}, "mcp_servers"),
         ({"thread": {"type": "create"}}, "thread"),
     ],
@@ -367,10 +395,11 @@ ANSWER: tuple[Event, ...] = (
     ArgumentsDelta(2, '{"a":1}'),
     BlockStopped(2),
 )
-END = Finished("tool_use", None, Usage(10, 5, 3, 2, 1))
+END = Finished("tool_use", None, Usage(10, 5, 3, 2, 1, cache_write_1h_tokens=1))
 NOTHING = {"container": None, "stop_details": None}
 USAGE = {
-    **dict.fromkeys(("cache_creation", "inference_geo", "server_tool_use", "service_tier")),
+    **dict.fromkeys(("inference_geo", "server_tool_use", "service_tier")),
+    "cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 1},
     "input_tokens": 10,
     "cache_creation_input_tokens": 2,
     "cache_read_input_tokens": 3,
@@ -425,6 +454,7 @@ def test_the_events_of_a_message() -> None:
         "stop_sequence": None,
         "usage": {
             **USAGE,
+            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "output_tokens": 1,
@@ -554,3 +584,47 @@ def test_counting() -> None:
     assert 1_600 < with_image < 1_650
     with pytest.raises(FailureError):
         anthropic.count({"model": "opus", "messages": []})
+
+
+def call(ident: str) -> dict[str, Any]:
+    return {"type": "tool_use", "id": ident, "name": "add", "input": {}}
+
+
+def result(ident: str) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": ident, "content": ident}
+
+
+def test_neighbouring_messages_of_one_role_are_one_turn() -> None:
+    """Results may come in a message each, and so may calls."""
+    messages = [
+        *HI,
+        {"role": "assistant", "content": [call("a")]},
+        {"role": "assistant", "content": [call("b")]},
+        {"role": "user", "content": [result("b")]},
+        {"role": "user", "content": [result("a")]},
+    ]
+    said = normalise(asked(messages=messages).request.messages)
+    assert [message.role for message in said] == ["user", "assistant", "user"]
+    assert [b.tool_use_id for b in said[2].content if isinstance(b, ToolResult)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("more", [[], [{"role": "assistant", "content": "So."}, *HI]])
+def test_a_call_without_a_result_is_refused(more: list[Any]) -> None:
+    messages = [
+        *HI,
+        {"role": "assistant", "content": [call("a"), call("b")]},
+        {"role": "user", "content": [result("a")]},
+        *more,
+    ]
+    with pytest.raises(FailureError) as refused:
+        asked(messages=messages)
+    assert refused.value.failure.param == ("messages[3]" if more else "messages[2]")
+    assert "unanswered: b" in refused.value.failure.message
+
+
+def test_the_details_of_a_refusal_are_told() -> None:
+    details = {"type": "refusal", "category": "bio", "explanation": "no"}
+    end = Finished("refusal", None, Usage(), details)
+    _, delta, _ = rendered(asked(), *ANSWER[:1], end)
+    assert delta["delta"]["stop_details"] == details
+    assert asked().complete([(Assembly(), end)])["stop_details"] == details

@@ -274,6 +274,36 @@ def test_every_ignored_field_is_named() -> None:
     assert set(read(**fields).ignored) == set(fields)
 
 
+def picture(**fields: Any) -> dict[str, Any]:
+    url = {"url": "https://example.com/a.png", **fields}
+    return {"role": "user", "content": [{"type": "image_url", "image_url": url}]}
+
+
+@pytest.mark.parametrize(
+    ("message", "ignored"),
+    [
+        ({**USER, "name": "bob"}, ()),
+        ({"role": "system", "content": "s", "name": "bob"}, ("messages.name",)),
+        ({"role": "assistant", "content": "a", "name": "b", "audio": {"id": "1"}},
+         ("messages.name", "messages.audio")),
+        (picture(), ()),
+        (picture(detail="auto"), ()),
+        (picture(detail="low"), ("messages.detail",)),
+    ],
+)  # fmt: skip
+def test_what_is_ignored_of_messages_is_named(message: Any, ignored: tuple[str, ...]) -> None:
+    assert read(messages=[message, USER]).ignored == ignored
+
+
+def test_the_description_of_a_format_is_that_of_its_schema() -> None:
+    form = {"name": "p", "description": "A person.", "schema": {"type": "object"}}
+    asked = read(response_format={"type": "json_schema", "json_schema": form}).request
+    assert asked.schema == {"description": "A person.", "type": "object"}
+    own = {**form, "schema": {"description": "Own."}}
+    asked = read(response_format={"type": "json_schema", "json_schema": own}).request
+    assert asked.schema == {"description": "Own."}
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_failure_has_all_four_keys(kind: Kind) -> None:
     rendered = error(Failure(kind, "m", 400))["error"]

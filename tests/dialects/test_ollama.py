@@ -165,7 +165,7 @@ def test_a_text_to_generate_has_a_system_prompt_and_images() -> None:
     parsed = generate(system="Be brief", images=[PNG, f"data:image/gif;base64,{PNG}"])
     assert parsed.request.system == ("Be brief",)
     kinds = [b.source["media_type"] for b in parsed.request.messages[0].content[:2]]  # type: ignore[union-attr]
-    assert kinds == ["image/png", "image/gif"]
+    assert kinds == ["image/png", "image/png"]
     broken = generate(images=[f"{PNG[:5]}\r\n{PNG[5:]}\n"])
     assert broken.request.messages[0].content[0] == parsed.request.messages[0].content[0]
 

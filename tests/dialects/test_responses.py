@@ -204,6 +204,33 @@ def test_a_conversation_of_items() -> None:
             ("include.reasoning.encrypted_content", "include"),
         ),
         ({"truncation": "auto"}, ()),
+        (
+            {"tools": [{**ADD, "output_schema": {}, "async": False, "defer_loading": True}]},
+            ("tools.defer_loading",),
+        ),
+        (
+            {"tools": [{"type": "custom", "name": "c", "allowed_callers": ["programmatic"]}]},
+            ("tools.allowed_callers",),
+        ),
+        (
+            {"reasoning": {"effort": "low", "context": "auto", "mode": "pro"}},
+            ("reasoning.mode", "reasoning.context"),
+        ),
+        (
+            {"image": {"context_compression": "enabled"}, "background_options": {}},
+            ("background_options", "image"),
+        ),
+        (
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "input_image", "image_url": PNG, "detail": "high"}],
+                    }
+                ]
+            },
+            ("input.detail",),
+        ),
         ({"text": {"verbosity": "low"}}, ("text.verbosity",)),
         ({"max_output_tokens": 0}, ("max_output_tokens",)),
         ({"service_tier": "scale", "top_logprobs": 2}, ("top_logprobs", "service_tier")),
@@ -248,7 +275,7 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
         ({"input": [{"role": "assistant", "content": "x"}]}, "input[0]"),
         (
             {"input": [{"type": "function_call", "call_id": "c", "name": "add", "arguments": ""}]},
-            "input",
+            "input[0]",
         ),
         (
             {

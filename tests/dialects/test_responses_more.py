@@ -23,6 +23,7 @@ from claudeproxy.messages import (
     Text,
     TextDelta,
     Usage,
+    normalise,
 )
 
 
@@ -214,3 +215,24 @@ def test_a_stream_that_fails_while_it_is_queued() -> None:
     told = events(stream.render(0, [Failure(Kind.UPSTREAM, "broken", 502)]))
     assert [e["type"] for e in told] == ["response.in_progress", "response.failed", "error"]
     assert stream.response["error"]["message"] == "broken"
+
+
+def test_an_answer_may_say_something_behind_its_calls() -> None:
+    """As Claude does now and then; the daemon's own output has to be an input."""
+    call = {"type": "function_call", "name": "add", "arguments": "{}"}
+    items = [
+        user("Add."),
+        {**call, "call_id": "a"},
+        {"role": "assistant", "content": "And once more."},
+        {**call, "call_id": "b"},
+        {"type": "function_call_output", "call_id": "a", "output": "1"},
+        {"type": "function_call_output", "call_id": "b", "output": "2"},
+    ]
+    body = {"model": "opus", "input": items}
+    said = normalise(responses.read(body, "abc", 7, Past()).request.messages)
+    assert [message.role for message in said] == ["user", "assistant", "user"]
+    with pytest.raises(FailureError) as refused:
+        responses.read(
+            {**body, "input": [*items[:4], {"role": "user", "content": "So?"}]}, "abc", 7, Past()
+        )
+    assert refused.value.failure.param == "input[4]"

@@ -12,6 +12,8 @@ from harness import AFRESH, Daemon
 from pytest_twisted import ensureDeferred
 from test_word_for_word import arrived, png
 
+from claudeproxy.cli.wire import MOVED
+
 MADE = json.loads((Path(__file__).parent / "schemas.json").read_text())
 """What zod 4 (``z.toJSONSchema``, three targets) and pydantic 2 (``model_json_schema``) make."""
 
@@ -91,6 +93,15 @@ async def test_what_cannot_be_arguments_is_boxed(daemon: Daemon, schema: Any, st
 
 
 @ensureDeferred
+async def test_a_boxed_answer_that_is_cut_is_out_of_its_box(daemon: Daemon) -> None:
+    schema = {"type": "array", "maxItems": 3, "items": {"type": "string"}}
+    asked = said('[[call answer {"answer": ["x", "y]] [[stop max_tokens]]')
+    answer, _ = await ask(daemon, asked, **bound(schema))
+    (choice,) = answer["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ('["x", "y', "length")
+
+
+@ensureDeferred
 async def test_a_boxed_schemas_references_lead_where_they_did(daemon: Daemon) -> None:
     schema = {"type": "array", "maxItems": 3, "items": {"$ref": "#/$defs/a"},
               "$defs": {"a": {"enum": ["x"], "properties": {"$ref": {"$ref": "#"}}}}}  # fmt: skip
@@ -111,6 +122,16 @@ async def test_json_object_is_more_than_an_empty_one(daemon: Daemon) -> None:
     (tool,) = daemon.body()["tools"]
     assert tool["input_schema"] == {"type": "object", "additionalProperties": True}
     assert daemon.body()["tool_choice"]["type"] == "tool"
+
+
+@ensureDeferred
+async def test_a_large_integer_of_a_schema_is_the_answers(daemon: Daemon) -> None:
+    """Constrained output would bind the answer to another number, as the CLI loses its digits."""
+    before = len(daemon.turns())
+    schema = {"type": "object", "properties": {"id": {"const": 2**53 + 1}}, "required": ["id"]}
+    answer, _ = await ask(daemon, said(f'[[call answer {{"id": {2**53}}}]]'), **bound(schema))
+    assert json.loads(answer["choices"][0]["message"]["content"]) == {"id": 2**53 + 1}
+    assert len(daemon.turns()) == before + 1
 
 
 BOUND = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 18}}}
@@ -357,12 +378,13 @@ async def test_a_system_prompt_may_say_the_clis_own_word(daemon: Daemon, around:
     assert text.rstrip("\n") == "\n\n".join(parts)
 
 
+@pytest.mark.parametrize("said_too", [[{"type": "text", "text": "bad"}], []])
 @ensureDeferred
-async def test_an_image_in_a_failed_calls_result_follows_it(daemon: Daemon) -> None:
+async def test_an_image_in_a_failed_calls_result_follows_it(daemon: Daemon, said_too: Any) -> None:
     image = {"type": "base64", "media_type": "image/png", "data": png()}
     failed = {
         "type": "tool_result", "tool_use_id": "toolu_1", "is_error": True,
-        "content": [{"type": "text", "text": "bad"}, {"type": "image", "source": image}],
+        "content": [*said_too, {"type": "image", "source": image}],
     }  # fmt: skip
     call = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
     messages = [
@@ -375,7 +397,8 @@ async def test_an_image_in_a_failed_calls_result_follows_it(daemon: Daemon) -> N
     response = await daemon.post("/v1/messages", body)
     assert response.code == 200, await treq.text_content(response)
     result, picture, text = arrived(daemon.body())[-1]["content"]
-    assert result["content"] == [{"type": "text", "text": "bad"}] and result["is_error"]
+    assert result["content"] == (said_too or [{"type": "text", "text": MOVED}])
+    assert result["is_error"]
     assert picture == {"type": "image", "source": image}
     assert text["text"] == "so?"
 

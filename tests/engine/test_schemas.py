@@ -73,6 +73,17 @@ def test_schemas_that_are_none(schema: Any) -> None:
     assert refused.value.failure.param == "schema"
 
 
+@pytest.mark.parametrize("pattern", [r"^\p{L}+$", r"^(?<year>\d{4})$", r"^[\u{1F600}]$", "(?i)a"])
+def test_regular_expressions_of_any_language(pattern: str) -> None:
+    check_schema({"type": "object", "properties": {"a": {"pattern": pattern}}}, "schema")
+
+
+def test_the_error_names_the_place_in_the_schema() -> None:
+    with pytest.raises(FailureError) as refused:
+        check_schema({"properties": {"a": {"exclusiveMinimum": True}}}, "schema")
+    assert "$.properties.a.exclusiveMinimum: True" in refused.value.failure.message
+
+
 def test_what_binds_nothing_is_left_out() -> None:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -115,6 +126,7 @@ NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/n"}}}
         {"$ref": "#/$defs/n"},
         {"anyOf": [{"type": "string"}], "oneOf": [{"type": "string"}]},
         {"type": "array", "items": True},
+        {"const": 2**53 + 1},
     ],
 )
 def test_what_constrained_output_does_not_take(part: Any) -> None:

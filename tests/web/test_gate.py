@@ -42,7 +42,6 @@ def test_loopback_names_are_let_in(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        None,
         "",
         "evil.example",
         "localhost.evil.example",
@@ -55,15 +54,27 @@ def test_loopback_names_are_let_in(host: str) -> None:
         "localhost..:3456",
     ],
 )
-def test_other_hosts_are_refused(host: str | None) -> None:
+def test_other_hosts_are_refused(host: str) -> None:
     failure = OPEN.refusal(headers(host))
     assert failure is not None
     assert (failure.kind, failure.status) == (Kind.PERMISSION, 403)
     assert "--allow-host" in failure.message
 
 
-def test_two_hosts_are_none() -> None:
-    assert OPEN.refusal(Headers({"host": ["localhost", "localhost"]})) is not None
+@pytest.mark.parametrize(
+    ("coding", "status"), [("identity", None), ("gzip", 415), ("zstd", 415), (["br", "gzip"], 415)]
+)
+def test_bodies_are_not_compressed(coding: str | list[str], status: int | None) -> None:
+    sent = headers(content_length="5", content_type="application/json", content_encoding=coding)
+    failure = OPEN.refusal(sent)
+    assert (failure and failure.status) == status
+
+
+@pytest.mark.parametrize("hosts", [[], ["localhost", "localhost"]])
+def test_one_host_is_needed(hosts: list[str]) -> None:
+    failure = OPEN.refusal(Headers({"host": hosts} if hosts else {}))
+    assert failure is not None and failure.status == 403
+    assert failure.message == "a request needs one Host header"
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_SIMPLE: Mapping[str, Any] = {"string": "demo", "boolean": True, "null": None}
+_SIMPLE: Mapping[str, Any] = {"boolean": True, "null": None}
+_FORMATS: Mapping[str, str] = {
+    "date-time": "2026-01-31T12:00:00Z",
+    "date": "2026-01-31",
+    "time": "12:00:00Z",
+    "duration": "P1D",
+    "email": "demo@example.com",
+    "hostname": "example.com",
+    "uri": "https://example.com/",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "uuid": "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+}
 
 
 def instance(schema: Any) -> Any:
     """A minimal value that fits a JSON schema.
 
     Knows const, enum, $ref into the schema itself, allOf (merged), anyOf/oneOf (the first), type,
-    properties/required, items/prefixItems/minItems, minimum, minLength and maxLength; of other
-    keywords nothing is promised. A recursive schema ends where nothing more is required.
+    properties/required, items/prefixItems/minItems, minimum, minLength and maxLength, and the
+    formats of constrained output; of other keywords nothing is promised. A recursive schema ends
+    where nothing more is required.
     """
     return _build(schema, schema)
 
@@ -65,6 +78,8 @@ def _typed(schema: Mapping[str, Any], root: Any) -> Any:
     if kind in ("integer", "number"):
         above = schema.get("exclusiveMinimum")
         return schema.get("minimum", 0 if above is None else above + 1)
+    if kind == "string" and schema.get("format") in _FORMATS:
+        return _FORMATS[schema["format"]]
     if kind == "string":
         return "demo".ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
     return _SIMPLE.get(kind)
