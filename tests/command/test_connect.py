@@ -312,6 +312,7 @@ BROKEN = {
     "openclaw": (b"{ models: ", "line 1: Unexpected end of input at column 11"),
     "codex": (b"model = \n", "Invalid value (at line 1, column 9)"),
     "continue": (b"models: [\n", "line 2: expected the node content"),
+    "opencode": (b'{"theme": "system\n}', 'line 1: Unexpected "\\n" at column 18'),
     "zed": (b'{"language_models": []}', "language_models is not a mapping"),
     "vscode": (b"{}", "all of it is not a list"),
     "llm": (b"- &a {model_id: other}\n- *b\n", "line 2: found undefined alias 'b'"),
@@ -374,7 +375,10 @@ def test_without_a_daemon(refused: Callable[..., str], tmp_path: Path) -> None:
 def test_another_server_is_no_daemon(refused: Callable[..., str]) -> None:
     with another_server(b'{"data": [{"id": "sonnet"}]}') as port:
         said = refused("connect", "aider", "--url", f"http://127.0.0.1:{port}", "--yes")
-    assert said == f"what answers at http://127.0.0.1:{port} is not claudemax: 200 at /health"
+    assert said == (
+        f"what answers at http://127.0.0.1:{port} is not claudemax (200 at /health); "
+        "is it the right port?"
+    )
 
 
 def test_a_socket_is_no_address_for_clients(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -389,6 +393,11 @@ def test_without_a_client_it_lists_them(command: Command, run: Run) -> None:
     assert ran.returncode == 0 and list(lines) == list(CLIENTS)
     assert str(file_of("zed", command.home)) in lines["zed"]
     assert "shows what to type" in lines["home-assistant"]
+
+
+@pytest.mark.parametrize("option", ["--restore", "--print", "--yes", "--url=http://h"])
+def test_an_option_wants_a_client(refused: Callable[..., str], option: str) -> None:
+    assert refused("connect", option) == "which client? `claudemax connect` lists them"
 
 
 @ensureDeferred

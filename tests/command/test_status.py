@@ -159,4 +159,4 @@ def another_server(body: bytes) -> Iterator[int]:
 def test_of_something_else(refused: Callable[..., str], body: bytes, name: str) -> None:
     with another_server(body) as port:
         said = refused(name, "--port", str(port))
-    assert said.startswith(f"what answers at http://localhost:{port} is not claudemax: ")
+    assert said.startswith(f"what answers at http://localhost:{port} is not claudemax (")
