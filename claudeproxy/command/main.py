@@ -89,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog_name="claudemax",
             standalone_mode=False,
         )
-    except click.exceptions.Abort:
+    except click.exceptions.Abort as aborted:
+        if aborted.__cause__ is None:  # of a question, behind which the cursor still is
+            click.echo(err=True)
         raise SystemExit(130) from None
     except click.ClickException as error:
         raise SystemExit(f"claudemax: {error.format_message()}") from None

@@ -86,7 +86,8 @@ def _log() -> str | None:
 def _show(told: Mapping[str, Any]) -> None:
     shown, health = console(), told["health"]
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="quiet")
+    table.add_column(style="quiet", no_wrap=True)
+    table.add_column(overflow="fold")  # a path is shown whole
     good = health["status"] == "ok"
     table.add_row(
         "Daemon", f"{told['address']}  [{'good' if good else 'bad'}]{health['status']}[/]"

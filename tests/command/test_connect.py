@@ -223,6 +223,9 @@ async def test_it_asks_on_a_terminal(url: str, command: Command) -> None:
         assert status == 1 and "claudemax: nothing was written" in terminal.text
         assert b"\x1b[32m+model: openai/sonnet\x1b[0m" in terminal.raw
         assert everything(command.home) == {str(path): b"dark-mode: true\n"}
+        terminal, status = ask("\x03", "--url", url)
+        assert status == 130 and terminal.raw.endswith(b"\r\n"), "the shell's prompt is on a new line"
+        assert everything(command.home) == {str(path): b"dark-mode: true\n"}
         terminal, status = ask("", "--url", url)
         assert status == 0 and f"As it was: {path}.claudemax-1.bak" in terminal.lines
         assert "openai-api-base" in path.read_text()
@@ -393,6 +396,15 @@ def test_without_a_client_it_lists_them(command: Command, run: Run) -> None:
     assert ran.returncode == 0 and list(lines) == list(CLIENTS)
     assert str(file_of("zed", command.home)) in lines["zed"]
     assert "shows what to type" in lines["home-assistant"]
+
+
+def test_a_path_is_shown_whole_on_a_narrow_terminal(command: Command) -> None:
+    command.variables["COLUMNS"] = "60"
+    terminal = command.terminal("connect")
+    assert terminal.end() == 0
+    shown = "".join(line[32:].strip() for line in terminal.lines)
+    for name in FILES:
+        assert str(file_of(name, command.home)) in shown
 
 
 @pytest.mark.parametrize("option", ["--restore", "--print", "--yes", "--url=http://h"])

@@ -81,6 +81,9 @@ def connect(
 
 def _list(machine: Machine) -> None:
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path is shown whole
     for name, client in CLIENTS.items():
         if isinstance(client, Told):
             where = Text("shows what to type", "quiet")
