@@ -224,7 +224,9 @@ async def test_it_asks_on_a_terminal(url: str, command: Command) -> None:
         assert b"\x1b[32m+model: openai/sonnet\x1b[0m" in terminal.raw
         assert everything(command.home) == {str(path): b"dark-mode: true\n"}
         terminal, status = ask("\x03", "--url", url)
-        assert status == 130 and terminal.raw.endswith(b"\r\n"), "the shell's prompt is on a new line"
+        assert status == 130 and terminal.raw.endswith(b"\r\n"), (
+            "the shell's prompt is on a new line"
+        )
         assert everything(command.home) == {str(path): b"dark-mode: true\n"}
         terminal, status = ask("", "--url", url)
         assert status == 0 and f"As it was: {path}.claudemax-1.bak" in terminal.lines
