@@ -22,6 +22,9 @@ from twisted.internet.protocol import Factory
 from claudeproxy import ports
 from claudeproxy.options import ConfigError
 
+LOCKED = "Cannot acquire lock"
+"""Twisted's words for a unix socket that is in use."""
+
 
 def _at_once() -> Deferred[None]:
     return succeed(None)
@@ -64,6 +67,8 @@ class ListeningService(MultiService):
         except (CannotListenError, OSError, OverflowError) as error:
             cause = getattr(error, "socketError", error)
             why = getattr(cause, "strerror", None) or cause
+            if cause == LOCKED:
+                why = "another server listens there"
             why = f"{why}{_remedy(error, cause)}"
             # Not SystemExit: a twistd that goes into the background would wait forever.
             sys.tracebacklimit = 0

@@ -37,9 +37,9 @@ def holder(port: int) -> Holder | None:
 
 def _name(process: psutil.Process) -> str:
     """What a user calls it: the script, where an interpreter runs one."""
-    name = process.name()
-    words = [word for word in process.cmdline()[1:] if not word.startswith("-")]
-    if words and name.startswith(("python", "node", "twistd")):
+    name, options = process.name(), process.cmdline()[1:]
+    words = [word for word in options if not word.startswith("-")]
+    if words and not {"-c", "-e"} & set(options) and name.startswith(("python", "node", "twistd")):
         name = os.path.basename(words[0])
     return name
 

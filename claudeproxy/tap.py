@@ -52,10 +52,22 @@ class Options(usage.Options):
         except ConfigError as error:
             raise SystemExit(f"claudemax: {error}") from None
 
+    def parseArgs(self, *words: str) -> None:
+        """Refuse ``words``, which are no options."""
+        if words:
+            meant = f"; a port is --port {words[0]}" if words[0].isdigit() else ""
+            raise usage.UsageError(f"there are only options, and {words[0]!r} is none{meant}")
+
     def _meant(self, error: str) -> str:
         """What an option that is not known was likely meant to be. Words of `getopt`'s."""
         unknown = re.match(r"option --(\S+) not recognized", error)
         return nearest(unknown[1], [name.rstrip("=") for name in self.longOpt]) if unknown else ""
+
+    def opt_help(self) -> None:
+        """Display this help and exit."""
+        super().opt_help()
+
+    opt_h = opt_help
 
     def opt_version(self) -> None:
         """Display the version and exit."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from twisted.internet.endpoints import quoteStringArgument
+from pytest_twisted import ensureDeferred
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.protocol import Factory
 from twisted.python.systemd import ListenFDs
 
@@ -126,3 +127,16 @@ def test_a_door_that_does_not_open_says_so_in_one_line(monkeypatch: pytest.Monke
         str(caught.value),
     )
     assert sys.tracebacklimit == 0
+
+
+@ensureDeferred
+async def test_a_socket_on_which_another_listens(tmp_path: Path) -> None:
+    from twisted.internet import reactor
+
+    place = f"unix:{tmp_path / 'socket'}"
+    port = await serverFromString(reactor, place).listen(Factory())
+    try:
+        with pytest.raises(ConfigError, match=f"^--port {place}: another server listens there$"):
+            ListeningService(place, Factory(), reactor).privilegedStartService()
+    finally:
+        await port.stopListening()

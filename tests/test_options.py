@@ -432,7 +432,7 @@ def test_command_line() -> None:
         ("--nonsense", "claudemax: option --nonsense not recognized"),
         ("--warm", "claudemax: option --warm requires argument"),
         ("--demo=1", "claudemax: option --demo must not have an argument"),
-        ("warm", "claudemax: Wrong number of arguments."),
+        ("warm", "claudemax: there are only options, and 'warm' is none"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(line: str, words: str) -> None:

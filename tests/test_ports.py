@@ -1,6 +1,7 @@
 """Ports that are taken: by whom, and which is not."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -44,6 +45,17 @@ def test_a_script_is_called_by_its_name(tmp_path: object) -> None:
         process.communicate("\n")
     assert found is not None
     assert str(found) == f"listener.py (process {process.pid})"
+
+
+def test_a_program_on_the_command_line_is_not_shown() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        found = holder(int(process.stdout.readline()))
+        process.communicate("\n")
+    assert found is not None
+    assert re.fullmatch(rf"python[\d.]* \(process {process.pid}\)", str(found))
 
 
 def test_there_is_none_above_the_last() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -16,14 +17,17 @@ from .login import LoginStatus, parse_account, renewing
 from .process import GRACE_LOGIN
 from .setup import Setup
 
+PATIENCE = 20.0
+"""Seconds that it has to say it."""
+
 _LOOK = 0.05
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def ask(executable: str, environment: Mapping[str, str], directory: str) -> LoginStatus | None:
     """Ask a process of the CLI whose login it finds (about a second, no quota, blocking); ``None``
-    if it does not say. The process may be renewing the login, so it is left to exit by itself:
-    signals that would end this program wait for that. For the main thread alone.
+    if it does not say. The process may be renewing the login, so it is left to exit by itself,
+    unless it hangs: signals that would end this program wait for that. For the main thread alone.
 
     :raises OSError: when it does not start.
     """
@@ -37,14 +41,14 @@ def ask(executable: str, environment: Mapping[str, str], directory: str) -> Logi
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         ) as process,
-        _ended_within(process, GRACE_LOGIN),
+        _ended_within(process, environment, PATIENCE),
     ):
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(control_request("whose", Setup().control_request()).data)
-        process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has exited, and says nothing
+            process.stdin.write(control_request("whose", Setup().control_request()).data)
+            process.stdin.flush()
         status = _status(process.stdout)
-        while renewing(environment, time.time()) and process.poll() is None:
-            time.sleep(_LOOK)
+        _let_renew(process, environment)
     return status
 
 
@@ -65,9 +69,12 @@ def _signals_wait() -> Iterator[None]:
 
 
 @contextmanager
-def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
-    """Let it end at the end of the context; kill it ``seconds`` from now."""
-    late = Timer(seconds, process.kill)
+def _ended_within(
+    process: subprocess.Popen[bytes], environment: Mapping[str, str], seconds: float
+) -> Iterator[None]:
+    """Let it end at the end of the context; kill it ``seconds`` from now, once it does not renew
+    the login."""
+    late = Timer(seconds, _kill, (process, environment))
     late.start()
     try:
         yield
@@ -77,6 +84,20 @@ def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> Iterator[
             process.stdin.close()
         process.wait()
         late.cancel()
+
+
+def _kill(process: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
+    _let_renew(process, environment)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # the launcher has made it a group of its own
+
+
+def _let_renew(process: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
+    until = time.monotonic() + GRACE_LOGIN
+    while (
+        renewing(environment, time.time()) and time.monotonic() < until and process.poll() is None
+    ):
+        time.sleep(_LOOK)
 
 
 def _status(lines: Iterable[bytes]) -> LoginStatus | None:

@@ -57,6 +57,9 @@ _SWITCHES = {
     "CLAUDE_CODE_DISABLE_TERMINAL_TITLE": "1",
 }
 
+PATIENCE = 30.0
+"""Seconds that it has to tell its version."""
+
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 
 
@@ -124,17 +127,26 @@ def check_version(executable: str, environment: Mapping[str, str]) -> str:
     :raises CLIError: when it does not run or is too old.
     """
     try:
-        said = subprocess.run(
+        ran = subprocess.run(
             [executable, "--version"],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
+            errors="replace",
+            timeout=PATIENCE,
             check=False,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        raise CLIError(f"the Claude CLI at {executable} does not run: {error}") from None
+        )
+    except OSError as error:
+        raise CLIError(f"the Claude CLI at {executable} does not run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise CLIError(
+            f"the Claude CLI at {executable} did not tell its version in {PATIENCE:.0f} seconds"
+        ) from None
+    said, complaint = ran.stdout.strip(), ran.stderr.strip()
+    if not said and complaint:  # of env, where Node.js is not on the PATH
+        why = complaint.splitlines()[0][:200]
+        raise CLIError(f"the Claude CLI at {executable} does not run: {why}")
     return parse_version(said, executable)
 
 

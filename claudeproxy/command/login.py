@@ -91,6 +91,8 @@ def _run(command: Sequence[str]) -> None:
         status = subprocess.run(command, env=own_environment(os.environ), check=False).returncode
     finally:
         signal.signal(signal.SIGINT, before)
+    if status == -signal.SIGINT:
+        raise click.Abort
     if status:
         raise click.ClickException(f"`{' '.join(command)}` ended with status {status}")
 
@@ -120,12 +122,12 @@ def keep_token(path: Path, token: str) -> None:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(errors="surrogateescape").splitlines()
     except FileNotFoundError:
         lines = []
     lines = [line for line in lines if not line.startswith(f"{TOKEN}=")]
     new = path.with_suffix(f".{os.getpid()}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as file:
+    with open(descriptor, "w", errors="surrogateescape") as file:
         file.write("\n".join([*lines, f"{TOKEN}={token}", ""]))
     new.replace(path)

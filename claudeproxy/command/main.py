@@ -57,7 +57,8 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS:
-            ctx.fail(f"there is no command {args[0]!r}{nearest(args[0], COMMANDS)}")
+            meant = f": a port is --port {args[0]}" if args[0].isdigit() else ""
+            ctx.fail(f"there is no command {args[0]!r}{meant or nearest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -92,10 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog_name="claudemax",
             standalone_mode=False,
         )
-    except click.exceptions.Abort:
+    except click.exceptions.Abort as aborted:
+        if aborted.__cause__ is None:  # of a question, behind which the cursor still is
+            click.echo(err=True)
         raise SystemExit(130) from None
     except click.ClickException as error:
         raise SystemExit(f"claudemax: {error.format_message()}") from None
+    except PermissionError as error:  # of a home that is another user's
+        raise SystemExit(f"claudemax: {error.filename}: {error.strerror}") from None
     sys.exit(status or 0)
 
 
@@ -104,6 +109,6 @@ def npm() -> None:
     arguments = sys.argv[1:]
     if arguments and arguments[0].isdigit():
         arguments = ["--port", *arguments]
-    if arguments[:1] not in (["--help"], ["--version"]):
+    if arguments[:1] not in (["--help"], ["-h"], ["--version"]):
         arguments = [DEFAULT, *arguments]
     main(arguments)

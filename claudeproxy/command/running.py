@@ -97,10 +97,13 @@ class Running:
         if isinstance(error, Mapping) and error.get("code") == "store_lost":
             raise StoreIsLost(f"{self.where.url}: the store (--store) does not answer at present")
         if status != 200 or not isinstance(body, Mapping) or holds not in body:
-            raise NotRunning(
-                f"what answers at {self.where.url} is not claudemax: {status} at {path}"
-            )
+            raise self._stranger(f"{status} at {path}")
         return body
+
+    def _stranger(self, why: str) -> NotRunning:
+        return NotRunning(
+            f"what answers at {self.where.url} is not claudemax ({why}); is it the right port?"
+        )
 
     def _ask(self, path: str) -> tuple[int, Any]:
         """Status and JSON at ``path``.
@@ -112,11 +115,11 @@ class Running:
         try:
             connection.request("GET", path, headers=self.headers)
             reply = connection.getresponse()
-            body = json.loads(reply.read())
+            body = _json(reply.read())
         except (ConnectionRefusedError, FileNotFoundError):
             raise NotRunning(f"nothing answers at {url}; start it with `claudemax`") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise NotRunning(f"what answers at {url} is not claudemax: {error}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise self._stranger(" ".join(str(error).split())) from None
         finally:
             connection.close()
         if reply.status == 401:
@@ -142,6 +145,13 @@ class Running:
                 where.host, where.port, timeout=patience, context=context
             )
         return http.client.HTTPConnection(where.host, where.port, timeout=patience)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -17,6 +17,8 @@ from claudeproxy import state
 from . import places
 from .refusals import in_a_line, show_refused
 from .running import PORT, NotRunning, Running, StoreIsLost, listening
+from .service.machine import Machine
+from .service.manager import installed
 from .terminal import console
 from .windows import show_windows
 
@@ -43,6 +45,7 @@ def status(port: tuple[str, ...], as_json: bool, ask_refused: bool) -> None:
             "health": running.health(),
             "refused": running.refused(),
             "paths": paths,
+            "log": _log(),
         }
     except NotRunning as error:
         if not as_json:
@@ -71,10 +74,20 @@ def _paths() -> dict[str, str]:
     }
 
 
+def _log() -> str | None:
+    """What shows the log, if a service runs the daemon: else it is on its terminal."""
+    try:
+        active = installed(Machine.here()).is_active()
+    except (click.ClickException, OSError):
+        return None
+    return "claudemax logs" if active else None
+
+
 def _show(told: Mapping[str, Any]) -> None:
     shown, health = console(), told["health"]
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="quiet")
+    table.add_column(style="quiet", no_wrap=True)
+    table.add_column(overflow="fold")  # a path is shown whole
     good = health["status"] == "ok"
     table.add_row(
         "Daemon", f"{told['address']}  [{'good' if good else 'bad'}]{health['status']}[/]"
@@ -97,6 +110,8 @@ def _show(told: Mapping[str, Any]) -> None:
         table.add_row("Refused", Text(in_a_line(told["refused"]), "warning"))
     for name, path in told["paths"].items():
         table.add_row(name.title(), path)
+    if told["log"] is not None:
+        table.add_row("Log", told["log"])
     shown.print(table)
     if told["usage"] is not None and told["usage"]["windows"]:
         shown.print()

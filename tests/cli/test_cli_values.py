@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claudeproxy.cli import launch
+from claudeproxy.cli import account_query, launch
 from claudeproxy.cli.models import ModelInfo, guess_model, parse_models
 from claudeproxy.cli.names import ToolNames
 from claudeproxy.cli.settings import turn_settings
@@ -252,3 +253,33 @@ def test_the_cli_is_found(tmp_path: Path) -> None:
 
 def test_the_double_has_a_version(tmp_path: Path) -> None:
     assert launch.check_version(fake_cli(tmp_path), {}) == "2.1.330"
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("#!/bin/sh\nprintf '\\377\\n'\n", "is not the Claude CLI: --version printed '\ufffd'"),
+        ("#!/usr/bin/env no-such-node\n", "does not run: .*no-such-node.*: No such file"),
+        ("#!/no/such/program\n", "does not run: No such file or directory$"),
+    ],
+)
+def test_what_is_no_cli_is_told_in_a_line(script: str, why: str, tmp_path: Path) -> None:
+    program = tmp_path / "claude"
+    program.write_text(script)
+    program.chmod(0o755)
+    with pytest.raises(launch.CLIError, match=why) as caught:
+        launch.check_version(str(program), {"PATH": os.environ["PATH"], "LC_ALL": "C"})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cli_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its version nor whose login it finds is waited for without end."""
+    program = tmp_path / "claude"
+    program.write_text("#!/bin/sh\nsleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(launch, "PATIENCE", 0.5)
+    monkeypatch.setattr(account_query, "PATIENCE", 0.5)
+    with pytest.raises(launch.CLIError, match="did not tell its version in"):
+        launch.check_version(str(program), {"PATH": os.environ["PATH"]})
+    told = account_query.ask(str(program), {"PATH": os.environ["PATH"]}, str(tmp_path))
+    assert told is None

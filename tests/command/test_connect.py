@@ -223,6 +223,11 @@ async def test_it_asks_on_a_terminal(url: str, command: Command) -> None:
         assert status == 1 and "claudemax: nothing was written" in terminal.text
         assert b"\x1b[32m+model: openai/sonnet\x1b[0m" in terminal.raw
         assert everything(command.home) == {str(path): b"dark-mode: true\n"}
+        terminal, status = ask("\x03", "--url", url)
+        assert status == 130 and terminal.raw.endswith(b"\r\n"), (
+            "the shell's prompt is on a new line"
+        )
+        assert everything(command.home) == {str(path): b"dark-mode: true\n"}
         terminal, status = ask("", "--url", url)
         assert status == 0 and f"As it was: {path}.claudemax-1.bak" in terminal.lines
         assert "openai-api-base" in path.read_text()
@@ -312,6 +317,7 @@ BROKEN = {
     "openclaw": (b"{ models: ", "line 1: Unexpected end of input at column 11"),
     "codex": (b"model = \n", "Invalid value (at line 1, column 9)"),
     "continue": (b"models: [\n", "line 2: expected the node content"),
+    "opencode": (b'{"theme": "system\n}', 'line 1: Unexpected "\\n" at column 18'),
     "zed": (b'{"language_models": []}', "language_models is not a mapping"),
     "vscode": (b"{}", "all of it is not a list"),
     "llm": (b"- &a {model_id: other}\n- *b\n", "line 2: found undefined alias 'b'"),
@@ -374,7 +380,10 @@ def test_without_a_daemon(refused: Callable[..., str], tmp_path: Path) -> None:
 def test_another_server_is_no_daemon(refused: Callable[..., str]) -> None:
     with another_server(b'{"data": [{"id": "sonnet"}]}') as port:
         said = refused("connect", "aider", "--url", f"http://127.0.0.1:{port}", "--yes")
-    assert said == f"what answers at http://127.0.0.1:{port} is not claudemax: 200 at /health"
+    assert said == (
+        f"what answers at http://127.0.0.1:{port} is not claudemax (200 at /health); "
+        "is it the right port?"
+    )
 
 
 def test_a_socket_is_no_address_for_clients(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -389,6 +398,20 @@ def test_without_a_client_it_lists_them(command: Command, run: Run) -> None:
     assert ran.returncode == 0 and list(lines) == list(CLIENTS)
     assert str(file_of("zed", command.home)) in lines["zed"]
     assert "shows what to type" in lines["home-assistant"]
+
+
+def test_a_path_is_shown_whole_on_a_narrow_terminal(command: Command) -> None:
+    command.variables["COLUMNS"] = "60"
+    terminal = command.terminal("connect")
+    assert terminal.end() == 0
+    shown = "".join(line[32:].strip() for line in terminal.lines)
+    for name in FILES:
+        assert str(file_of(name, command.home)) in shown
+
+
+@pytest.mark.parametrize("option", ["--restore", "--print", "--yes", "--url=http://h"])
+def test_an_option_wants_a_client(refused: Callable[..., str], option: str) -> None:
+    assert refused("connect", option) == "which client? `claudemax connect` lists them"
 
 
 @ensureDeferred

@@ -154,9 +154,11 @@ def test_another_shape_is_refused(
     [
         (json5_text, "{"),
         (json5_text, '{"a": 1 "b": 2}'),
+        (json5_text, '{"a": "b\n}'),
         (json5_text, "[" * 5000),
         (yaml_text, "a: b: c"),
         (yaml_text, "a: [1"),
+        (yaml_text, "a: \0"),
         (yaml_text, "a: 1\n---\nb: 2\n"),
         (toml_text, "a = "),
         (toml_text, "[a]\n[a]\n"),
@@ -166,6 +168,12 @@ def test_a_broken_text_is_said_to_be_so(module: ModuleType, text: str) -> None:
     with pytest.raises(ValueError) as caught:
         module.load(text)
     assert str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["models: &all\n  - name: x\n", "{name: x, models: []}\n"])
+def test_yaml_that_cannot_be_changed_is_said_to_be_so(text: str) -> None:
+    with pytest.raises(ValueError, match="cannot be changed safely"):
+        yaml_text.changed(text, YAML)
 
 
 def test_duplicate_keys_are_read_as_clients_do() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
 from shell import Command
 
-from claudeproxy.command.login import own_environment
+from claudeproxy.command.login import keep_token, own_environment
 
 pytestmark = pytest.mark.cli
 
@@ -64,6 +65,14 @@ def test_an_interrupt_is_the_clis_to_obey(command: Command, cli_script: Any) -> 
     assert (command.home / "ended").exists()
 
 
+def test_a_cli_that_ends_by_the_interrupt(command: Command, cli_script: Any) -> None:
+    shown = command.terminal("login", "--claude", cli_script("echo ready; exec sleep 30"))
+    shown.until("ready")
+    shown.child.sendintr()
+    assert shown.end() == 130
+    assert "claudemax:" not in shown.text
+
+
 def test_a_token_is_kept_for_the_service_alone(command: Command, cli_script: Any) -> None:
     path = command.home / ".config" / "claudemax" / "service.env"
     path.parent.mkdir(parents=True)
@@ -95,6 +104,13 @@ def test_a_token_that_is_not_kept(command: Command, cli_script: Any, typed: str,
     shown.until(says)
     assert shown.end() == (1 if typed else 0)
     assert not (command.home / ".config").exists()
+
+
+def test_what_else_is_in_the_file_stays_byte_for_byte(tmp_path: Path) -> None:
+    path = tmp_path / "service.env"
+    path.write_bytes(b"NAME=caf\xe9\n")
+    keep_token(path, "token")
+    assert path.read_bytes() == b"NAME=caf\xe9\nCLAUDE_CODE_OAUTH_TOKEN=token\n"
 
 
 def test_without_a_terminal_nothing_is_run(command: Command, cli_script: Any) -> None:

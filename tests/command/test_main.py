@@ -66,7 +66,9 @@ def test_help_loads_no_twisted() -> None:
             ["serve", "--alow-host=x"],
             'option --alow-host not recognized (did you mean "allow-host"?)',
         ),
-        (["serve", "extra"], "Wrong number of arguments."),
+        (["serve", "extra"], "there are only options, and 'extra' is none"),
+        (["serve", "4000"], "there are only options, and '4000' is none; a port is --port 4000"),
+        (["4000"], "there is no command '4000': a port is --port 4000"),
         (["status", "--port", "0x"], "--port: must be a port number up to 65535 or an endpoint"),
     ],
 )  # fmt: skip

@@ -10,12 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
 import pytest
-from attrs import define
+from attrs import define, frozen
 from shell import Command, environment, free_port
 
 from claudeproxy.cli.process import GRACE_LOGIN
@@ -584,6 +584,37 @@ def test_steps_are_taken_back_in_reverse(fakes: Path, mac: Machine) -> None:
     steps = [Write(file, "after"), Write(new, "x"), Run(("false",))]
     assert refuses(fakes, lambda: carry_out(steps, mac)).startswith("`false` failed: status 1")
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+@frozen
+class Interrupted:
+    """A step during which somebody presses Ctrl-C."""
+
+    def told(self) -> Iterator[str]:
+        yield "nothing"
+
+    def do(self, machine: Machine) -> Callable[[], object]:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_takes_them_back_too(fakes: Path, mac: Machine) -> None:
+    steps = [Write(fakes / "new", "x"), Interrupted()]
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(steps, mac)
+    assert left(fakes) == set()
+
+
+def test_paths_are_made_absolute(fakes: Path, inside: Inside) -> None:
+    """A service starts in another directory."""
+    paths = ["--claude", "bin/claude", "--api-key-file", "key", "--record", "kept"]
+    (fakes / "bin").mkdir()
+    (fakes / "bin" / "claude").write_text("#!/bin/sh\n")
+    (fakes / "bin" / "claude").chmod(0o755)
+    with inside.patch.context() as patch:
+        patch.chdir(fakes)
+        ran = inside.run("install", "--dry-run", *QUIET, *paths)
+    for name, path in (("claude", "bin/claude"), ("api-key-file", "key"), ("record", "kept")):
+        assert f'{name} = "{fakes / path}"' in ran.stdout, ran
 
 
 def test_a_file_that_cannot_be_written(fakes: Path, mac: Machine) -> None:

@@ -16,6 +16,7 @@ from harness import in_thread
 from pytest_twisted import ensureDeferred
 from shell import Command, free_port
 
+from claudeproxy.command.service import systemd
 from claudeproxy.testing import fake_cli
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -45,6 +46,25 @@ async def test_of_one_that_records(make_daemon: Any, command: Command, tmp_path:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), record=str(tmp_path / "r"))
     ran = await in_thread(command.run, "status", "--port", port_of(daemon))
     assert "RECORDING  every prompt and every answer is written to disk" in ran.stdout
+
+
+@ensureDeferred
+async def test_of_one_that_a_service_runs(
+    make_daemon: Any, command: Command, cli_script: Callable[[str], str], tmp_path: Path
+) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
+    folder = Path(cli_script("exit 0")).parent
+    (folder / "claude").rename(folder / "systemctl")
+    command.variables["PATH"] = f"{folder}:/usr/bin:/bin"
+    port = ("--port", port_of(daemon))
+    assert "Log" not in (await in_thread(command.run, "status", *port)).stdout.split()
+    unit = command.home / ".config" / "systemd" / "user" / "claudemax.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text(systemd.MARK)
+    said = (await in_thread(command.run, "status", *port)).stdout
+    assert "Log claudemax logs" in " ".join(said.split())
+    told = json.loads((await in_thread(command.run, "status", "--json", *port)).stdout)
+    assert told["log"] == "claudemax logs"
 
 
 @ensureDeferred
@@ -161,4 +181,4 @@ def another_server(body: bytes) -> Iterator[int]:
 def test_of_something_else(refused: Callable[..., str], body: bytes, name: str) -> None:
     with another_server(body) as port:
         said = refused(name, "--port", str(port))
-    assert said.startswith(f"what answers at http://localhost:{port} is not claudemax: ")
+    assert said.startswith(f"what answers at http://localhost:{port} is not claudemax (")

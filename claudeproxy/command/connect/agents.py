@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def _opencode_place(machine: Machine) -> Path:
         return Path(named)
     plain = machine.config("opencode", "opencode.json")
     commented = plain.with_suffix(".jsonc")
-    return commented if commented.exists() else plain
+    return commented if os.path.exists(commented) else plain
 
 
 def _opencode(daemon: Daemon, current: Any) -> Sequence[Change]:

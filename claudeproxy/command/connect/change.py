@@ -28,6 +28,9 @@ class Change:
     value: Any
 
 
+UNSAFE = "it is written in a way that cannot be changed safely; see --print"
+
+
 class Unfit(Exception):
     """The settings are not of the shape that the client documents. The message says where."""
 

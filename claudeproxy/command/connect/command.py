@@ -17,7 +17,7 @@ from claudeproxy._values import nearest
 
 from ..terminal import console
 from . import files, running
-from .change import Unfit, merged
+from .change import UNSAFE, Unfit, merged
 from .client import KEY_VARIABLE, Client, Daemon, Machine, Told
 from .clients import CLIENTS
 
@@ -55,6 +55,8 @@ def connect(
     """
     machine = Machine(Path.home(), os.environ, sys.platform == "darwin")
     if client is None:
+        if url or model or yes or only_print or restore:
+            raise click.ClickException("which client? `claudemax connect` lists them")
         _list(machine)
         return
     if client not in CLIENTS:
@@ -79,12 +81,15 @@ def connect(
 
 def _list(machine: Machine) -> None:
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path is shown whole
     for name, client in CLIENTS.items():
         if isinstance(client, Told):
             where = Text("shows what to type", "quiet")
         else:
             path = client.place(machine)
-            where = Text(str(path), "" if path.exists() else "quiet")
+            where = Text(str(path), "" if os.path.exists(path) else "quiet")
         table.add_row(Text(name, "command"), client.title, where)
     console().print(table)
 
@@ -123,7 +128,7 @@ def _changed(client: Client, daemon: Daemon, text: str) -> str:
         return text
     new = client.format.changed(text, changes)
     if client.format.load(new) != wanted:
-        raise ValueError("it is written in a way that cannot be changed safely; see --print")
+        raise ValueError(UNSAFE)
     return new
 
 

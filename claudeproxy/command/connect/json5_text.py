@@ -32,7 +32,8 @@ def load(text: str) -> Any:
     try:
         return json5.loads(text) if text[_SPACE.match(text).end() :] else None  # type: ignore[union-attr]
     except ValueError as error:
-        raise ValueError(re.sub(r"^<string>:(\d+) ", r"line \1: ", str(error))) from None
+        said = str(error).replace("\n", "\\n")  # where a string does not end on its line
+        raise ValueError(re.sub(r"^<string>:(\d+) ", r"line \1: ", said)) from None
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from . import tree
-from .change import Change, Item, Step
+from .change import UNSAFE, Change, Item, Step
 from .tree import Node, margin
 
 
@@ -27,7 +27,8 @@ def load(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
-        raise ValueError(where + str(getattr(error, "problem", error))) from None
+        said = " ".join(str(getattr(error, "problem", error)).split())
+        raise ValueError(where + said) from None
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
@@ -36,8 +37,12 @@ def changed(text: str, changes: Sequence[Change]) -> str:
     """``text`` with the changes made.
 
     :raises Unfit: where a path leads through something else.
+    :raises ValueError: when it is written in a way (anchors, ``? key``) that cannot be changed.
     """
-    return tree.changed(text, changes, _YAML())
+    try:
+        return tree.changed(text, changes, _YAML())
+    except yaml.YAMLError:  # of what has been changed so far
+        raise ValueError(UNSAFE) from None
 
 
 class _YAML:

@@ -12,7 +12,7 @@ import click
 
 from claudeproxy import _values as values
 from claudeproxy import ports, state
-from claudeproxy.options import PREFIX, ConfigError, Settings, load
+from claudeproxy.options import PREFIX, ConfigError, Settings, load, table
 from claudeproxy.tap import Options
 
 from ..login import find
@@ -26,7 +26,7 @@ from .steps import Move, Remove, Step, Write, carry_out, show
 REPLACED = ".replaced"
 """Added to the name of another program's file that had ours."""
 
-PATHS = ("claude", "api-key-file")
+PATHS = {name.replace("_", "-") for name, option in table() if option.parse is values.path}
 """The options that are paths."""
 
 PATIENCE = 20.0

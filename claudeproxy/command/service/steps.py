@@ -56,8 +56,17 @@ class Run:
         yield f"run {shlex.join(self.command)}"
 
     def do(self, machine: Machine) -> Undo:
-        self._run(machine, self.command)
-        return lambda: self._run(machine, self.back) if self.back else None
+        def undo() -> None:
+            if self.back:
+                self._run(machine, self.back)
+
+        try:
+            self._run(machine, self.command)
+        except KeyboardInterrupt:  # it may have done it all the same
+            with suppress(Failed, OSError):
+                undo()
+            raise
+        return undo
 
     def _run(self, machine: Machine, command: Sequence[str], text: str | None = None) -> None:
         ran = machine.run(command, text)
@@ -188,10 +197,12 @@ def carry_out(steps: Sequence[Step], machine: Machine) -> None:
         for step in steps:
             done.append(step.do(machine))
             told.append(next(step.told()))
-    except (Failed, OSError) as error:
+    except BaseException as error:  # Ctrl-C among them
         for undo in reversed(done):
             with suppress(Failed, OSError):
                 undo()
+        if not isinstance(error, (Failed, OSError)):
+            raise
         why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise click.ClickException(f"{why}; what was done before is undone") from None
     for line in told:

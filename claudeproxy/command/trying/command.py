@@ -159,7 +159,7 @@ def _cost(upstream: str, model: str, where: str) -> str:
 def _check_writable(path: Path | None) -> None:
     if path is None:
         return
-    if path.exists():
+    if os.path.exists(path):  # Path.exists() raises where the directory may not be looked into
         raise click.ClickException(f"--report: {path} is there already; nothing was sent")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise click.ClickException(f"--report: {path} cannot be written; nothing was sent")
