@@ -42,8 +42,8 @@ class Window:
 class Windows:
     """``extra_usage``: whether the owner of the account has switched it on, ``None`` while that is
     unknown; ``in_use``: whether it paid for the last reply; ``why_off``: Anthropic's word for why
-    it is off; ``claim``: the window that Anthropic names as the decisive one; ``told``: when this
-    was last told, epoch seconds."""
+    it is off; ``claim``: the window that Anthropic, or the CLI in a warning, names as the
+    decisive one; ``told``: when this was last told, epoch seconds."""
 
     known: dict[str, Window] = field(factory=dict)
     extra_usage: bool | None = None
