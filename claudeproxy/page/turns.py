@@ -78,14 +78,14 @@ def failed(seen: Snapshot) -> Tag:
     return section("errors", "Errors", content, wide=True)
 
 
-def _gauge(title: str, number: int, of: int, option: str) -> Tag:
+def _gauge(title: str, number: int, of: int, options: str) -> Tag:
     share = 100 * number / of if of else 0.0
     looks = "bad" if of and number >= of else "good"
     return tags.div(
         tags.p(
             tags.strong(str(number)),
             quiet(f" of {of}"),
-            tags.span(f" ({option})", class_="quiet extra"),
+            tags.span(*sentence(f" ({options})"), class_="quiet extra"),
         ),
         bar(f"{title}: {number} of {of}", ("track", 0, 100), (looks, 0, share)),
         class_="gauge",
