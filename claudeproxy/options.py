@@ -144,7 +144,7 @@ class Settings:
     )  # fmt: skip
     plain_tool_names: bool = _option(
         "Send tools under the client's own names instead of mcp__server__name, for an upstream of "
-        "one's own.",
+        "one's own; other tools then take another process.",
         values.flag, default="off",
     )  # fmt: skip
     no_repair: bool = _option(

@@ -96,9 +96,6 @@ BUSY = b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}'
 BEGUN = b'data: {"type":"message_start","message":{"id":"m","model":"x","usage":{}}}\n\n'
 
 
-NO_DAEMON = "not a claudemax daemon"
-
-
 @pytest.mark.parametrize(
     ("said", "kind", "spent", "after", "told"),
     [
@@ -109,10 +106,10 @@ NO_DAEMON = "not a claudemax daemon"
         (reply("529 Busy", BUSY), Kind.OVERLOADED, False, None, "busy"),
         (reply("429 No", b"[]", "x", "Retry-After: 7"), Kind.RATE_LIMIT, False, 7.0, "answered"),
         (reply("500 No", b"{}", "x", "X-Should-Retry: false"), Kind.UPSTREAM, True, None, ""),
-        (reply("200 OK", b"<html>", "text/html"), Kind.UPSTREAM, True, None, NO_DAEMON),
-        (reply("200 OK", b"[]"), Kind.UPSTREAM, True, None, NO_DAEMON),
-        (reply("200 OK", b'{"content":[{}]}'), Kind.UPSTREAM, True, None, NO_DAEMON),
-        (reply("200 OK", b"data: x\n\n", STREAM), Kind.UPSTREAM, True, None, NO_DAEMON),
+        (reply("200 OK", b"<html>", "text/html"), Kind.UPSTREAM, True, None, "not a claudemax"),
+        (reply("200 OK", b"[]"), Kind.UPSTREAM, True, None, "not a claudemax"),
+        (reply("200 OK", b'{"content":[{}]}'), Kind.UPSTREAM, True, None, "not a claudemax"),
+        (reply("200 OK", b"data: x\n\n", STREAM), Kind.UPSTREAM, True, None, "not a claudemax"),
         (reply("200 OK", b"", STREAM), Kind.UNAVAILABLE, True, None, "was lost before the end"),
         (reply("200 OK", BEGUN, STREAM), Kind.UNAVAILABLE, True, None, "was lost before the end"),
         (reply("200 OK", BEGUN, STREAM)[:-9], Kind.UNAVAILABLE, True, None, "was lost"),

@@ -360,10 +360,10 @@ SEARCH = {"type": "function", "function": {"name": "ToolSearch", "parameters": S
 @ensureDeferred
 async def test_under_plain_names_no_tool_of_another_conversation_is_sent(make_daemon: Any) -> None:
     daemon = await make_daemon(plain_tool_names=True, processes=2)
-    for about in ("One's own.", "Another's.", "One's own."):
-        tool = {"type": "function", "function": {"name": "look", "description": about}}
+    for told in ("One's own.", "Another's.", "One's own."):
+        tool = {"type": "function", "function": {"name": "look", "description": told}}
         await ask(daemon, [{"role": "user", "content": "x"}], tools=[tool])
-        assert [tool["description"] for tool in daemon.body()["tools"]] == [about]
+        assert [tool["description"] for tool in daemon.body()["tools"]] == [told]
         await daemon.at_rest()
 
 
