@@ -161,9 +161,7 @@ def _resolved(item: Fields, past: Past) -> Fields:
 
 
 def _item(said: Conversation, item: Fields, ignored: list[str]) -> None:
-    kind = item.raw("type")
-    if kind is None and "role" in item:
-        kind = "message"
+    kind = item.text("type", "message" if "role" in item else "")
     if kind == "message":
         _message(said, item, ignored)
     elif kind in ("function_call", "custom_tool_call"):

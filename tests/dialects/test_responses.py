@@ -249,6 +249,8 @@ def test_ignored_fields_are_named(fields: dict[str, Any], ignored: tuple[str, ..
         ({"input": []}, "input"),
         ({"input": 5}, "input"),
         ({"input": " "}, "input"),
+        ({"input": [{"type": ["message"]}]}, "input[0].type"),
+        ({"input": [{}]}, "input[0].type"),
         ({"input": [5]}, "input[0]"),
         ({"input": [{"type": "telepathy"}]}, "input[0].type"),
         ({"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
