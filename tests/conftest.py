@@ -172,3 +172,17 @@ def database(request: pytest.FixtureRequest) -> Database:
     installed."""
     made: Database = request.getfixturevalue(request.param)
     return made
+
+
+@pytest.fixture
+def request_lines() -> Iterator[list[dict[str, Any]]]:
+    """The events of requests, as they are logged."""
+    seen: list[dict[str, Any]] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if event.get("log_namespace") == "claudeproxy.web.access_log":
+            seen.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)

@@ -51,7 +51,7 @@ REWOUND = "its slot is free within 2 s; its process is rewound"
 async def test_it_leaves(make_daemon: Any, tmp_path: Path, case: Any) -> None:
     order, replies = case
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
-    client = await connect(daemon)
+    client = await connect(daemon.port[0])
     if "size" in order:
         client.transport.pauseProducing()
     client.write(streamed(order))
@@ -77,7 +77,7 @@ async def test_it_leaves_the_queue(make_daemon: Any, tmp_path: Path) -> None:
     claude = fake_cli(tmp_path / "cli")
     daemon = await make_daemon(claude=claude, concurrency=1)
     admission = daemon.api.engine.admission
-    first, second = await connect(daemon), await connect(daemon)
+    first, second = await connect(daemon.port[0]), await connect(daemon.port[0])
     first.write(streamed("[[question sleep 1]]"))
     await until(lambda: admission.running)
     second.write(streamed("second"))
@@ -96,7 +96,7 @@ async def test_no_place_is_left(make_daemon: Any, tmp_path: Path) -> None:
     claude = fake_cli(tmp_path / "cli")
     daemon = await make_daemon(claude=claude, concurrency=1, queue=1)
     admission = daemon.api.engine.admission
-    waiting = [await connect(daemon), await connect(daemon)]
+    waiting = [await connect(daemon.port[0]), await connect(daemon.port[0])]
     for client in waiting:
         client.write(streamed("[[question sleep 0.5]]"))
     await until(lambda: admission.waiting)
@@ -127,7 +127,7 @@ async def test_it_never_reads(
     monkeypatch.setattr(sse, "STALL", 3.0)
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"), idle_timeout=2.0)
     before = rss()
-    client = await connect(daemon)
+    client = await connect(daemon.port[0])
     client.transport.pauseProducing()
     client.write(streamed("[[deltas 1000]][[size 100000]]"))
     await until(lambda: any(p._paused for p in daemon.api.engine.processes))
@@ -154,7 +154,7 @@ async def test_it_never_reads_a_whole_answer(
     monkeypatch.setattr(site, "IDLE_SECONDS", 0.3)
     monkeypatch.setattr(site.Channel, "abortTimeout", 0.3)
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
-    client = await connect(daemon)
+    client = await connect(daemon.port[0])
     client.transport.pauseProducing()
     body = BODY.replace(b'"x"', b'"x[[deltas 200]][[size 100000]]"')
     client.write(post(body, *[line for line in case if line]))
@@ -172,7 +172,7 @@ async def test_it_reads_slowly(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
     before = rss()
     client = SlowReader()
-    await client.connect(daemon)
+    await client.connect(daemon.port[0])
     client.write(streamed("[[deltas 301]][[size 100000]]"))
     await until(lambda: client.ended, 30.0)
     assert client.size > 30_000_000
@@ -211,7 +211,7 @@ class SlowReader(Raw):
 @ensureDeferred
 async def test_half_closed(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
-    client = await connect(daemon)
+    client = await connect(daemon.port[0])
     client.write(streamed("[[question sleep 0.3]]"))
     client.transport.loseWriteConnection()
     await client.closed()

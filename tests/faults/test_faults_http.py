@@ -122,7 +122,7 @@ async def test_the_request_is_refused(
     monkeypatch.setattr(site, "LINGER_SECONDS", 0.05)
     data, status = case if len(case) == 2 else (case[0], 400)
     asked, others = turns(double), set(double.api.site.channels)
-    client = await connect(double)
+    client = await connect(double.port[0])
     client.write(data)
     await client.closed()
     assert client.statuses == [status], client.got[:300]
@@ -137,7 +137,7 @@ async def test_the_request_is_refused(
 async def test_bare_newlines(double: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "HEADER_SECONDS", 0.3)
     monkeypatch.setattr(site, "LINGER_SECONDS", 0.05)
-    client = await connect(double)
+    client = await connect(double.port[0])
     client.write(b"GET /health HTTP/1.1\nHost: localhost\n\n")
     await client.closed()
     assert client.statuses == [408], client.got
@@ -162,7 +162,7 @@ async def test_bare_newlines(double: Daemon, monkeypatch: pytest.MonkeyPatch) ->
 async def test_silence(double: Daemon, monkeypatch: pytest.MonkeyPatch, case: Any) -> None:
     data, statuses = case
     _soon(double, monkeypatch)
-    client = await connect(double)
+    client = await connect(double.port[0])
     client.write(data)
     await client.closed(2.0)
     assert client.statuses == statuses, client.got
@@ -178,7 +178,7 @@ async def test_silence(double: Daemon, monkeypatch: pytest.MonkeyPatch, case: An
 @ensureDeferred
 async def test_slowness(double: Daemon, monkeypatch: pytest.MonkeyPatch, case: Any) -> None:
     _soon(double, monkeypatch)
-    client = await connect(double)
+    client = await connect(double.port[0])
     data, at = post(), case[0]
     client.write(data[:at])
     while not client.statuses:
@@ -202,7 +202,7 @@ def _soon(double: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
 @ensureDeferred
 async def test_it_leaves_in_mid_body(double: Daemon) -> None:
     asked, others = turns(double), set(double.api.site.channels)
-    client = await connect(double)
+    client = await connect(double.port[0])
     client.write(post()[:-5])
     await until(lambda: double.api.site.channels - others)
     client.transport.abortConnection()
@@ -214,7 +214,7 @@ async def test_it_leaves_in_mid_body(double: Daemon) -> None:
 @fault("client", "sends requests without waiting", "answered one by one, in order")
 @ensureDeferred
 async def test_pipelined(double: Daemon) -> None:
-    client = await connect(double)
+    client = await connect(double.port[0])
     bodies = [BODY.replace(b'"x"', b'"number %d"' % number) for number in range(5)]
     client.write(b"".join(post(body) for body in bodies))
     await until(lambda: client.got.count(b"You said") == 5)
@@ -229,7 +229,7 @@ async def test_pipelined(double: Daemon) -> None:
 @ensureDeferred
 async def test_a_flood_behind_a_request(double: Daemon) -> None:
     others = set(double.api.site.channels)
-    client = await connect(double)
+    client = await connect(double.port[0])
     client.write(post(BODY.replace(b'"x"', b'"x[[question sleep 1]]"')) + b"x" * 50_000_000)
     await until(lambda: double.api.engine.admission.running)
     (channel,) = double.api.site.channels - others
@@ -244,7 +244,7 @@ async def test_a_flood_behind_a_request(double: Daemon) -> None:
 @ensureDeferred
 async def test_garbage_behind_a_request(double: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "LINGER_SECONDS", 0.05)
-    client = await connect(double)
+    client = await connect(double.port[0])
     client.write(post() + b"nonsense\r\n\r\n")
     await client.closed()
     assert client.statuses == [200, 400]
@@ -254,7 +254,7 @@ async def test_garbage_behind_a_request(double: Daemon, monkeypatch: pytest.Monk
 @fault("client", "sends its target with scheme and host, as to a proxy", "answered")
 @ensureDeferred
 async def test_absolute_targets(double: Daemon) -> None:
-    client = await connect(double)
+    client = await connect(double.port[0])
     for target in (b"http://localhost/health", b"HTTP://127.0.0.1:3456/v1/models?x=1"):
         client.write(b"GET " + target + b" HTTP/1.1\r\nHost: ignored.example\r\n\r\n")
     client.write(b"GET http://localhost?x HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -268,7 +268,7 @@ async def test_absolute_targets(double: Daemon) -> None:
 @ensureDeferred
 async def test_many_connections(double: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     _soon(double, monkeypatch)
-    clients = [await connect(double) for _ in range(300)]
+    clients = [await connect(double.port[0]) for _ in range(300)]
     for client in clients:
         await client.closed()
     await all_is_well(double)
@@ -277,7 +277,7 @@ async def test_many_connections(double: Daemon, monkeypatch: pytest.MonkeyPatch)
 @fault("client", "sends 100-continue", "100, then the reply")
 @ensureDeferred
 async def test_continue(double: Daemon, tmp_path: Path) -> None:
-    client = await connect(double)
+    client = await connect(double.port[0])
     client.write(head(sized(), b"Expect: 100-continue"))
     await client.replied()
     client.write(BODY)

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from scraping import by, samples, scrape, user, value
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
-from twisted.logger import globalLogPublisher
 
 from claudeproxy.cli.states import State
 from claudeproxy.ledger.record import TurnRecord
@@ -162,7 +160,7 @@ async def test_it_speaks_the_format_that_is_asked_for(make_daemon: Any, tmp_path
 
 @ensureDeferred
 async def test_the_key_is_needed(
-    make_daemon: Any, tmp_path: Path, lines: list[dict[str, Any]]
+    make_daemon: Any, tmp_path: Path, request_lines: list[dict[str, Any]]
 ) -> None:
     keys = tmp_path / "keys"
     keys.write_text("prometheus: s3cret\napp: other requests=4/day tokens=1000/day\n")
@@ -181,23 +179,9 @@ async def test_the_key_is_needed(
     assert elsewhere.code == 403
     await treq.content(elsewhere)
     # A good scrape is no line of the log: it comes every few seconds.
-    assert [(line["path"], line["status"]) for line in lines] == [
+    assert [(line["path"], line["status"]) for line in request_lines] == [
         ("/metrics", 401), ("/v1/chat/completions", 200), ("/metrics", 403)
     ]  # fmt: skip
-
-
-@pytest.fixture
-def lines() -> Iterator[list[dict[str, Any]]]:
-    """The events of requests, as they are logged."""
-    seen: list[dict[str, Any]] = []
-
-    def observe(event: dict[str, Any]) -> None:
-        if event.get("log_namespace") == "claudeproxy.web.access_log":
-            seen.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield seen
-    globalLogPublisher.removeObserver(observe)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool")

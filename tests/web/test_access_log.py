@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,12 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import formatEvent
 
 from claudeproxy.testing import fake_cli
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "haiku", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-@pytest.fixture
-def lines() -> Iterator[list[dict[str, Any]]]:
-    """The events of requests, as they are logged."""
-    seen: list[dict[str, Any]] = []
-
-    def observe(event: dict[str, Any]) -> None:
-        if event.get("log_namespace") == "claudeproxy.web.access_log":
-            seen.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield seen
-    globalLogPublisher.removeObserver(observe)
 
 
 def told(event: dict[str, Any]) -> str:
@@ -55,7 +40,7 @@ async def raw(daemon: Daemon, data: bytes) -> Protocol:
 
 @ensureDeferred
 async def test_every_request_has_a_line(
-    make_daemon: Any, tmp_path: Path, lines: list[dict[str, Any]]
+    make_daemon: Any, tmp_path: Path, request_lines: list[dict[str, Any]]
 ) -> None:
     (tmp_path / "keys").write_text("laptop: s3cret\n")
     (tmp_path / "keys").chmod(0o600)
@@ -78,7 +63,7 @@ async def test_every_request_has_a_line(
         await treq.content(await daemon.post(path, body, **headers))
     for path in ("/v1/models", "/health"):
         await treq.content(await treq.get(daemon.url + path, headers=key))
-    assert list(map(told, lines)) == [
+    assert list(map(told, request_lines)) == [
         f"POST {CHAT} 200 ok haiku=claude-fake warm laptop",
         f"POST {CHAT} 200 ok haiku=claude-fake rewound laptop",
         f"POST {CHAT} 400 invalid laptop",
@@ -91,28 +76,30 @@ async def test_every_request_has_a_line(
         "POST /health 405 invalid laptop",
         "GET /v1/models 200 ok laptop",
     ]
-    assert {(event["key"], event["code"]) for event in lines[-3:]} == {
+    assert {(event["key"], event["code"]) for event in request_lines[-3:]} == {
         ("laptop", "unknown_url"),
         ("laptop", None),
     }
-    assert len({event["request_id"] for event in lines}) == len(lines)
-    for event in lines[:2]:
+    assert len({event["request_id"] for event in request_lines}) == len(request_lines)
+    for event in request_lines[:2]:
         assert event["answered_by"] == "claude-fake"
         assert (event["input_tokens"], event["cached_tokens"], event["output_tokens"]) == (7, 0, 5)
         assert 0 < event["first_token"] <= event["seconds"]
-    for event in lines[2:]:
+    for event in request_lines[2:]:
         assert event["answered_by"] is None and event["output_tokens"] is None
         assert event["first_token"] is None
 
 
 @ensureDeferred
-async def test_what_is_no_request_has_a_line(daemon: Daemon, lines: list[dict[str, Any]]) -> None:
+async def test_what_is_no_request_has_a_line(
+    daemon: Daemon, request_lines: list[dict[str, Any]]
+) -> None:
     for data in (b"nonsense\r\n\r\n", b"GET /\x1b[31m HTTP/1.1\r\n\r\n",
                  b"GET /%ff\x9b31m HTTP/1.1\r\nHost: localhost\r\n\r\n"):  # fmt: skip
         client = await raw(daemon, data)
         client.transport.loseConnection()  # type: ignore[union-attr]
-    await until(lambda: len(lines) == 3)
-    assert sorted(map(told, lines)) == [
+    await until(lambda: len(request_lines) == 3)
+    assert sorted(map(told, request_lines)) == [
         "- - 400 invalid",
         "- - 400 invalid",
         "GET /%ff\\x9b31m 400 invalid",
@@ -121,7 +108,7 @@ async def test_what_is_no_request_has_a_line(daemon: Daemon, lines: list[dict[st
 
 @ensureDeferred
 async def test_the_cause_of_what_the_daemon_is_to_blame_for(
-    make_daemon: Any, tmp_path: Path, lines: list[dict[str, Any]]
+    make_daemon: Any, tmp_path: Path, request_lines: list[dict[str, Any]]
 ) -> None:
     claude = fake_cli(tmp_path / "cli")
     daemon = await make_daemon(claude=claude, idle_timeout=0.3)
@@ -139,7 +126,7 @@ async def test_the_cause_of_what_the_daemon_is_to_blame_for(
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     await ask("x", response_format=form)
-    assert list(map(told, lines)) == [
+    assert list(map(told, request_lines)) == [
         f"POST {CHAT} 502 upstream haiku warm: the Claude CLI ended before its answer did (exit 1)",
         f"POST {CHAT} 200 timeout haiku=claude-fake warm: the model was silent for 0.3 seconds",
         f"POST {CHAT} 502 upstream haiku=claude-fake warm: "
@@ -151,7 +138,7 @@ async def test_the_cause_of_what_the_daemon_is_to_blame_for(
 
 @ensureDeferred
 async def test_a_client_that_leaves(
-    make_daemon: Any, tmp_path: Path, lines: list[dict[str, Any]]
+    make_daemon: Any, tmp_path: Path, request_lines: list[dict[str, Any]]
 ) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
 
@@ -170,17 +157,17 @@ async def test_a_client_that_leaves(
 
     half = "content-type: application/json\r\ncontent-length: 9\r\n\r\n{"
     await leave("POST /v1/messages", half, False)
-    await until(lambda: len(lines) == 1)
+    await until(lambda: len(request_lines) == 1)
     await leave(f"POST {CHAT}", post("question silence", False), True)
-    await until(lambda: len(lines) == 2)
+    await until(lambda: len(request_lines) == 2)
     streamed = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\n{post('middle silence', True)}"
     client = await raw(daemon, streamed.encode())
     received: list[bytes] = []
     client.dataReceived = received.append  # type: ignore[method-assign]
     await until(lambda: received)
     client.transport.abortConnection()  # type: ignore[union-attr]
-    await until(lambda: len(lines) == 3)
-    assert list(map(told, lines)) == [
+    await until(lambda: len(request_lines) == 3)
+    assert list(map(told, request_lines)) == [
         "POST /v1/messages - client left",
         f"POST {CHAT} - client left haiku warm",
         f"POST {CHAT} 200 client left haiku=claude-fake warm",
@@ -191,7 +178,7 @@ async def test_a_client_that_leaves(
 @ensureDeferred
 async def test_a_broken_daemon_says_why(
     make_daemon: Any,
-    lines: list[dict[str, Any]],
+    request_lines: list[dict[str, Any]],
     nothing_logged: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -204,7 +191,7 @@ async def test_a_broken_daemon_says_why(
     response = await treq.get(daemon.url + "/v1/models")
     assert response.code == 500
     await treq.content(response)
-    (line,) = lines
+    (line,) = request_lines
     assert told(line) == "GET /v1/models 500 upstream: the daemon failed; its log says why"
     (traceback,) = nothing_logged
     assert "it broke" in traceback
@@ -213,7 +200,7 @@ async def test_a_broken_daemon_says_why(
 
 @ensureDeferred
 async def test_an_open_page_writes_no_lines_while_all_is_well(
-    make_daemon: Any, tmp_path: Path, lines: list[dict[str, Any]]
+    make_daemon: Any, tmp_path: Path, request_lines: list[dict[str, Any]]
 ) -> None:
     (tmp_path / "keys").write_text("laptop: s3cret\n")
     (tmp_path / "keys").chmod(0o600)
@@ -224,7 +211,7 @@ async def test_an_open_page_writes_no_lines_while_all_is_well(
     for key in ("wrong", "s3cret"):
         response = await treq.post(url, data={"key": key}, allow_redirects=False)
     await treq.content(await treq.get(daemon.url + "/page/main", cookies=response.cookies()))
-    assert [told(event) for event in lines] == [
+    assert [told(event) for event in request_lines] == [
         "GET /page/main 401 authentication",
         "POST /page/sign-in 401 authentication",
         "POST /page/sign-in 303 ok",

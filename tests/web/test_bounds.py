@@ -15,12 +15,10 @@ from harness import Daemon, until
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
+from raw import connect
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred as ensure
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -158,29 +156,6 @@ async def test_others_are_served_between_the_steps_of_a_large_request(
 
 
 # -- connections and bodies --
-
-
-class Client(Protocol):
-    """``got``: what was received; ``lost``: the connection is gone."""
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self.got = b""
-        self.lost = False
-
-    def dataReceived(self, data: bytes) -> None:
-        self.got += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = True
-
-
-async def connect(port: Any, data: bytes = b"") -> Client:
-    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-    client = await connectProtocol(endpoint, Client())
-    client.transport.write(data)
-    return client  # type: ignore[no-any-return]
 
 
 @ensureDeferred

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Daemon, until
+from harness import until
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -45,10 +46,12 @@ class Raw(Protocol):
         return self.got
 
 
-async def connect(daemon: Daemon) -> Raw:
-    """A connection to the daemon."""
-    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", daemon.port[0].getHost().port)
-    return await connectProtocol(endpoint, Raw())  # type: ignore[no-any-return]
+async def connect(port: IListeningPort, data: bytes = b"") -> Raw:
+    """A connection to ``port``, on which ``data`` is sent."""
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+    client: Raw = await connectProtocol(endpoint, Raw())
+    client.write(data)
+    return client
 
 
 BODY = b'{"model":"sonnet","messages":[{"role":"user","content":"x"}]}'
