@@ -181,5 +181,8 @@ def network(case: Case) -> Finding:
     try:
         socket.create_connection(UPSTREAM, PATIENCE).close()
     except OSError as error:
-        return warning(f"{UPSTREAM[0]} cannot be reached: {error}", "look at network and firewall")
+        return warning(
+            f"{UPSTREAM[0]} cannot be reached: {error.strerror or error}",
+            "look at network and firewall",
+        )
     return ok(f"{UPSTREAM[0]} can be reached")

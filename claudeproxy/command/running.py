@@ -123,7 +123,9 @@ class Running:
         finally:
             connection.close()
         if reply.status == 401:
-            raise WrongKey(f"{url} wants another key; is --api-key-file that of the daemon?")
+            raise WrongKey(
+                f"{url} wants another key: name the daemon's key file in CLAUDEMAX_API_KEY_FILE"
+            )
         return reply.status, body
 
     @property

@@ -16,7 +16,7 @@ from claudeproxy import state
 
 from . import places
 from .refusals import in_a_line, show_refused
-from .running import PORT, NotRunning, Running, StoreIsLost, listening
+from .running import PORT, NotRunning, Running, StoreIsLost, WrongKey, listening
 from .service.machine import Machine
 from .service.manager import installed
 from .terminal import console
@@ -50,7 +50,8 @@ def status(port: tuple[str, ...], as_json: bool, ask_refused: bool) -> None:
     except NotRunning as error:
         if not as_json:
             raise
-        click.echo(json.dumps({"running": False, "why": error.message, "paths": paths}, indent=2))
+        there = isinstance(error, (WrongKey, StoreIsLost))
+        click.echo(json.dumps({"running": there, "why": error.message, "paths": paths}, indent=2))
         raise SystemExit(1) from None
     if as_json:
         click.echo(json.dumps(told, indent=2))

@@ -135,8 +135,14 @@ async def test_of_one_with_a_key_on_a_socket(
         ran = await in_thread(command.run, "status")
         assert (ran.returncode, ran.stderr) == (
             1,
-            f"claudemax: unix:{path} wants another key; is --api-key-file that of the daemon?\n",
+            f"claudemax: unix:{path} wants another key: name the daemon's key file in "
+            "CLAUDEMAX_API_KEY_FILE\n",
         )
+        ran = await in_thread(command.run, "status", "--json")
+        told = json.loads(ran.stdout)
+        assert (ran.returncode, told["running"]) == (1, True) and "another key" in told["why"]
+        command.variables["CLAUDEMAX_API_KEY_FILE"] = str(keys)
+        assert (await in_thread(command.run, "status")).returncode == 0
     finally:
         await listening.stopListening()
 

@@ -198,6 +198,14 @@ def test_not_logged_in(command: Command) -> None:
     )
 
 
+def test_a_cli_that_does_not_say_who_is_logged_in(command: Command, cli_script: Any) -> None:
+    """It would not answer the questions either, one after another."""
+    claude = cli_script('[ "$1" = --version ] && echo 2.1.330')
+    command.variables.update(CLAUDEMAX_PORT=str(free_port()), CLAUDEMAX_CLAUDE=claude)
+    refusal = command.refusal("try", "--yes")
+    assert refusal.startswith("the CLI does not say who is logged in; `claudemax doctor` tries it")
+
+
 @ensureDeferred
 async def test_a_login_that_has_ended(make_daemon: Any, command: Command) -> None:
     """The first refusal is the last."""

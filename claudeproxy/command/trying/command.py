@@ -31,6 +31,7 @@ TOKENS = 20_000
 """About how many a trial takes, most of them to see the cache at work."""
 
 NOT_LOGGED_IN = "NOT LOGGED IN: run `claudemax login`; nothing was sent"
+SILENT = "the CLI does not say who is logged in; `claudemax doctor` tries it; nothing was sent"
 PAYING = "may pay for turns (--extra-usage), which a trial must not; nothing was sent"
 
 
@@ -92,8 +93,8 @@ class Tried:
 def _tried(url: str | None, key: str | None, model: str) -> Tried:
     """The daemon that runs, unless it could pay for turns; else one of our own.
 
-    :raises click.ClickException: when nobody is logged in, there is no such model, or the daemon
-        that was named cannot be tried.
+    :raises click.ClickException: when nobody is logged in or the CLI does not say, there is no such
+        model, or the daemon that was named cannot be tried.
     """
     daemon = chosen(url, key)
     try:
@@ -132,7 +133,9 @@ def _own(settings: Settings, model: str) -> Tried:
     if upstream == SUBSCRIPTION:
         with progress("asking the CLI who is logged in", quick=True):
             status = ask(executable)
-        if status is not None and not status.logged_in:
+        if status is None:
+            raise click.ClickException(SILENT)
+        if not status.logged_in:
             raise click.ClickException(NOT_LOGGED_IN)
 
     def serve(work: Callable[[Running], Trial]) -> Trial:
