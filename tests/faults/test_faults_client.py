@@ -172,7 +172,7 @@ async def test_it_reads_slowly(make_daemon: Any, tmp_path: Path) -> None:
     daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
     before = rss()
     client = SlowReader()
-    await client.connect(daemon.port[0])
+    await client.connect(daemon)
     client.write(streamed("[[deltas 301]][[size 100000]]"))
     await until(lambda: client.ended, 30.0)
     assert client.size > 30_000_000
