@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from claudeproxy.store.database import Cursor, Database
+from claudeproxy.store.database import Cursor, Database, StoreLost
 
 from . import counts, hours, turns
 from .counts import Counts, Used
@@ -52,8 +53,13 @@ class Ledger:
 
     def add(self, record: TurnRecord, plan: Plan | None = None) -> Deferred[None]:
         """Add a turn, as :meth:`put` does. Never fails: errors are logged."""
-        done = self.put(record, plan)
-        return done.addErrback(lambda why: self.log.failure("a turn is not in the ledger", why))
+        return self.put(record, plan).addErrback(self._not_added)
+
+    def _not_added(self, why: Failure) -> None:
+        if why.check(StoreLost):
+            self.log.error("a turn is not in the ledger: {why}", why=str(why.value))
+        else:
+            self.log.failure("a turn is not in the ledger", why)
 
     def put(self, record: TurnRecord, plan: Plan | None = None) -> Deferred[None]:
         """Add a turn, unless one of the same request is there. ``plan``: what was known of it when

@@ -13,13 +13,26 @@ from typing import Any
 from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from claudeproxy._reactor import IDaemonReactor
+
+from .database import StoreLost
+
+_UNUSABLE = {
+    "attempt to write a readonly database",
+    "database is locked",
+    "database or disk is full",
+    "disk I/O error",
+    "unable to open database file",
+}
+"""What SQLite says when its file cannot be used at present; Python 3.10 has no codes for it."""
 
 
 class SQLite:
     """One file, 0600 in a directory 0700, or one's memory, as a :class:`~.database.Database`. What
-    is run is run in order: what was put is there for any call after it."""
+    is run is run in order: what was put is there for any call after it. Where the file cannot be
+    used, each call finds out for itself: it is never lost for long."""
 
     log = Logger()
     lost_since: float | None = None
@@ -71,7 +84,13 @@ class SQLite:
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         assert self._pool is not None, "the database is not open"
         done: Deferred[Any] = self._pool.runInteraction(work, *args)
-        return done
+        return done.addErrback(self._failed)
+
+    def _failed(self, why: Failure) -> Failure:
+        if why.check(sqlite3.OperationalError) and str(why.value) in _UNUSABLE:
+            self.log.warn("{file}: {why}", file=str(self._path), why=str(why.value))
+            raise StoreLost(str(why.value)) from None
+        return why
 
     def pairs(self, column: str) -> str:
         return f"json_each({column})"

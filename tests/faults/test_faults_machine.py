@@ -409,7 +409,11 @@ def test_no_descriptors_for_a_process(twistd: Make) -> None:
     assert daemon.stop() == 0
 
 
-@fault("machine", "has no space for any file", "turns go on; the log loses lines")
+@fault(
+    "machine",
+    "has no space for any file",
+    "turns go on; the log loses lines, what was used is told by 503 (store_lost)",
+)
 def test_no_space(twistd: Make) -> None:
     def none() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -419,6 +423,9 @@ def test_no_space(twistd: Make) -> None:
     answers = [daemon.say(f"number {n}[[deltas 1000]][[size 100]]") for n in range(30)]
     assert all(answer.startswith(f"You said: number {n}") for n, answer in enumerate(answers))
     assert daemon.log.stat().st_size <= 8192
+    usage = daemon.get("/v1/usage")
+    assert usage.status == 503 and json.load(usage)["error"]["code"] == "store_lost"
+    assert daemon.get("/health").status == 200
     assert daemon.stop() == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import stat
 import time
@@ -25,7 +26,7 @@ from claudeproxy.ledger.shares import Plan
 from claudeproxy.ledger.totals import Totals, by, by_session, day
 from claudeproxy.ledger.turns import COLUMNS, ONLY, Report
 from claudeproxy.messages import Usage
-from claudeproxy.store.database import Database
+from claudeproxy.store.database import Database, StoreLost
 from claudeproxy.store.sqlite import SQLite
 
 HOUR = 3600
@@ -344,6 +345,31 @@ async def test_a_turn_that_cannot_be_added_fails_nobody(
         other.execute("DROP TABLE turns")
     await in_file.add(FULL)
     assert len(nothing_logged) == 1
+
+
+@pytest.mark.expected_errors
+@ensureDeferred
+async def test_a_full_disk(in_file: Ledger, nothing_logged: list[str]) -> None:
+    def no_more(cursor: Any) -> None:
+        cursor.execute("PRAGMA max_page_count = 1")  # no more than there are
+
+    await in_file._database.run(no_more)
+    added = 0
+    while not nothing_logged:
+        await in_file.add(turn(added))
+        added += 1
+    assert nothing_logged == ["a turn is not in the ledger: {why}"]
+    with pytest.raises(StoreLost, match="database or disk is full"):
+        await in_file.put(turn(added))
+    assert len(await in_file.latest(added)) == added - 1
+    nothing_logged.clear()
+
+
+@ensureDeferred
+async def test_a_file_that_cannot_be_opened(in_file: Ledger, path: Path) -> None:
+    shutil.rmtree(path.parent)
+    with pytest.raises(StoreLost, match="unable to open database file"):
+        await in_file.latest(1)
 
 
 @pytest.mark.parametrize(
