@@ -95,7 +95,8 @@ async def test_what_cannot_be_arguments_is_boxed(daemon: Daemon, schema: Any, st
 @ensureDeferred
 async def test_a_boxed_answer_that_is_cut_is_out_of_its_box(daemon: Daemon) -> None:
     schema = {"type": "array", "maxItems": 3, "items": {"type": "string"}}
-    asked = said('[[call answer {"answer": ["x", "y]] [[stop max_tokens]]')
+    # A model takes its time, and the CLI is braked meanwhile.
+    asked = said('[[chunk 2]][[pause 0.02]][[call answer {"answer": ["x", "y]][[stop max_tokens]]')
     answer, _ = await ask(daemon, asked, **bound(schema))
     (choice,) = answer["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ('["x", "y', "length")
