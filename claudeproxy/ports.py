@@ -39,8 +39,10 @@ def _name(process: psutil.Process) -> str:
     """What a user calls it: the script, where an interpreter runs one."""
     name, options = process.name(), process.cmdline()[1:]
     words = [word for word in options if not word.startswith("-")]
-    if words and not {"-c", "-e"} & set(options) and name.startswith(("python", "node", "twistd")):
-        name = os.path.basename(words[0])
+    if words and name.startswith(("python", "node", "twistd")):
+        own = options[: options.index(words[0])]  # what is behind it is for the script
+        if not {"-c", "-e"} & set(own):
+            name = os.path.basename(words[0])
     return name
 
 

@@ -37,7 +37,10 @@ def test_a_script_is_called_by_its_name(tmp_path: object) -> None:
     with open(script, "w") as file:
         file.write(LISTEN)
     with subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, script, "-c", "conf.yml"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())

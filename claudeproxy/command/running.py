@@ -95,7 +95,9 @@ class Running:
     def _checked(self, path: str, holds: str, status: int, body: Any) -> Any:
         error = body.get("error") if isinstance(body, Mapping) else None
         if isinstance(error, Mapping) and error.get("code") == "store_lost":
-            raise StoreIsLost(f"{self.where.url}: the store (--store) does not answer at present")
+            raise StoreIsLost(
+                f"{self.where.url}: its store does not answer at present; its log says why"
+            )
         if status != 200 or not isinstance(body, Mapping) or holds not in body:
             raise self._stranger(f"{status} at {path}")
         return body
@@ -122,7 +124,7 @@ class Running:
             raise self._stranger(" ".join(str(error).split())) from None
         finally:
             connection.close()
-        if reply.status == 401:
+        if reply.status == 401 and isinstance(body, Mapping) and "error" in body:
             raise WrongKey(
                 f"{url} wants another key: name the daemon's key file in CLAUDEMAX_API_KEY_FILE"
             )

@@ -45,12 +45,12 @@ def status(port: tuple[str, ...], as_json: bool, ask_refused: bool) -> None:
             "health": running.health(),
             "refused": running.refused(),
             "paths": paths,
-            "log": _log(),
+            "log": None if port else _log(),
         }
     except NotRunning as error:
         if not as_json:
             raise
-        there = isinstance(error, (WrongKey, StoreIsLost))
+        there = isinstance(error, WrongKey)
         click.echo(json.dumps({"running": there, "why": error.message, "paths": paths}, indent=2))
         raise SystemExit(1) from None
     if as_json:
@@ -62,7 +62,7 @@ def status(port: tuple[str, ...], as_json: bool, ask_refused: bool) -> None:
 def _usage(running: Running) -> Any:
     try:
         return running.usage()
-    except StoreIsLost:  # health says so
+    except StoreIsLost:  # shown as the state of the store
         return None
 
 
@@ -97,8 +97,8 @@ def _show(told: Mapping[str, Any]) -> None:
     for lost in health["lost_facts"]:
         table.add_row("", f"[bad]lost: {lost}[/]  [quiet]see `claudemax doctor`[/]")
     table.add_row("Login", _login(health))
-    if not health["store"]["reachable"]:
-        table.add_row("Store", "[bad]it does not answer (--store)[/]  claudemax doctor")
+    if told["usage"] is None or not health["store"]["reachable"]:
+        table.add_row("Store", "[bad]it does not answer[/]  its log says why")
     if health["recording"]:
         table.add_row("RECORDING", "[bad]every prompt and every answer is written to disk[/]")
     processes, turns = health["processes"], health["turns"]

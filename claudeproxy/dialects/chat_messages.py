@@ -82,6 +82,7 @@ def _call(said: Conversation, given: str, function: Fields, path: str) -> ToolUs
 
 
 def _tool(said: Conversation, message: Fields, ignored: list[str]) -> None:
+    _nameless(message, ignored)
     _result(said, message, "tool_call_id", ignored)
 
 

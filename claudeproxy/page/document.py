@@ -97,7 +97,7 @@ def _health(seen: Snapshot) -> Tag:
             tags.span("every prompt and every answer is written to disk (--record)", class_="bad")
         )
     if not health["store"]["reachable"]:
-        facts.append(tags.span("the store does not answer (--store)", class_="bad"))
+        facts.append(tags.span("the store does not answer; the log says why", class_="bad"))
     return tags.section(
         tags.h2("Health", id="health-title", class_="unseen"),
         tags.ul([tags.li(fact) for fact in facts], class_="facts"),

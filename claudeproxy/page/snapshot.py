@@ -85,6 +85,7 @@ class Sources:
     async def look(self) -> Snapshot:
         """A look at all of it."""
         ledger = self._ledger
+        health = pages.health(self.engine, self._status())
         turns = failed = paid = None
         try:
             told = await self.usage()
@@ -93,11 +94,12 @@ class Sources:
                 failed = await ledger.latest(FEW, only="failed")
                 paid = await ledger.latest(FEW, only="paid")
         except StoreLost:
+            health["store"]["reachable"] = False  # of a file, /health does not know
             told = await usage.usage(self.engine, None, await self._keys())
             turns = failed = paid = None
         return Snapshot(
             now=self.engine.now(),
-            health=pages.health(self.engine, self._status()),
+            health=health,
             usage=told,
             running=list(self.journal.running.values()),
             slots=self.engine.admission.concurrency,

@@ -44,7 +44,7 @@ def no_turns(health: Mapping[str, Any]) -> str:
     """Why none are told. ``health``: as ``/health`` tells it."""
     if health["store"]["reachable"]:
         return "This server keeps no turns (--no-ledger)."
-    return "The store does not answer (--store). Turns are told again once it does."
+    return "The store does not answer; the log says why. Turns are told again once it does."
 
 
 def percent(share: float | None) -> str:

@@ -32,7 +32,7 @@ _UNUSABLE = {
 class SQLite:
     """One file, 0600 in a directory 0700, or one's memory, as a :class:`~.database.Database`. What
     is run is run in order: what was put is there for any call after it. Where the file cannot be
-    used, each call finds out for itself: it is never lost for long."""
+    used, each call finds out for itself, and ``lost_since`` stays ``None``."""
 
     log = Logger()
     lost_since: float | None = None

@@ -26,7 +26,7 @@ _COMMON = {
 
 def line(value: Mapping[str, Any]) -> bytes:
     """One line of stdout."""
-    return json.dumps(value).encode() + b"\n"
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def event(kind: str, **fields: Any) -> bytes:

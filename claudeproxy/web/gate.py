@@ -150,8 +150,8 @@ class Gate:
         return method == b"POST" and path in self.forms
 
     def is_untyped(self, path: bytes) -> bool:
-        """Whether senders may leave it out that a body is JSON, by where it goes: those who follow
-        Ollama's documents say just ``curl -d``."""
+        """Whether a body need not be declared as JSON, by where it goes: Ollama's documents say
+        just ``curl -d``."""
         return path.partition(b"/")[0] == b"api"
 
     def key_name(self, headers: Headers) -> str | None:
@@ -255,8 +255,10 @@ def _is_json(headers: Headers) -> bool:
 def _is_left_to_curl(headers: Headers) -> bool:
     """Whether the type of the body is what ``curl -d`` says by itself, or none, and the sender is
     no browser: those of today send ``Origin`` with every POST, and most of them both headers."""
-    browser = headers.hasHeader("origin") or headers.hasHeader("sec-fetch-site")
-    return not browser and _media_type(headers) in ("", "application/x-www-form-urlencoded")
+    if headers.hasHeader("origin") or headers.hasHeader("sec-fetch-site"):
+        return False
+    declared = headers.hasHeader("content-type")
+    return not declared or _media_type(headers) == "application/x-www-form-urlencoded"
 
 
 def _media_type(headers: Headers) -> str:

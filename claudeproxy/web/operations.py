@@ -204,7 +204,7 @@ _STORED: Mapping[str, Schema] = {
     "metadata": {**OBJECT, "description": "those with it, as `metadata[topic]=a`"},
 }
 _EVENTS: Mapping[str, Schema] = {
-    "stream": {"type": "boolean", "description": "the events that have made it"},
+    "stream": {"type": "boolean", "description": "its events in place of the response"},
     "starting_after": {
         "type": "integer",
         "minimum": 0,

@@ -263,7 +263,11 @@ class LimitedSite(Site):
         connections: int = CONNECTIONS,
     ) -> None:
         super().__init__(
-            resource, requestFactory=LimitedRequest, timeout=IDLE_SECONDS, reactor=reactor
+            resource,
+            requestFactory=LimitedRequest,
+            timeout=IDLE_SECONDS,
+            reactor=reactor,
+            parsePOSTFormSubmission=False,  # it would be parsed at once and without bounds
         )
         self.gate = gate
         self.refused = refused

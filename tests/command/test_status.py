@@ -56,15 +56,18 @@ async def test_of_one_that_a_service_runs(
     folder = Path(cli_script("exit 0")).parent
     (folder / "claude").rename(folder / "systemctl")
     command.variables["PATH"] = f"{folder}:/usr/bin:/bin"
-    port = ("--port", port_of(daemon))
-    assert "Log" not in (await in_thread(command.run, "status", *port)).stdout.split()
+    command.variables["CLAUDEMAX_PORT"] = port_of(daemon)
+    assert "Log" not in (await in_thread(command.run, "status")).stdout.split()
     unit = command.home / ".config" / "systemd" / "user" / "claudemax.service"
     unit.parent.mkdir(parents=True)
     unit.write_text(systemd.MARK)
-    said = (await in_thread(command.run, "status", *port)).stdout
+    said = (await in_thread(command.run, "status")).stdout
     assert "Log claudemax logs" in " ".join(said.split())
-    told = json.loads((await in_thread(command.run, "status", "--json", *port)).stdout)
+    told = json.loads((await in_thread(command.run, "status", "--json")).stdout)
     assert told["log"] == "claudemax logs"
+    # That of another daemon is not the service's.
+    said = (await in_thread(command.run, "status", "--port", port_of(daemon))).stdout
+    assert "Log" not in said.split()
 
 
 @ensureDeferred
@@ -162,10 +165,10 @@ def test_of_none_for_machines(command: Command) -> None:
 
 
 @contextmanager
-def another_server(body: bytes) -> Iterator[int]:
+def another_server(body: bytes, code: int = 200) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(code)
             self.end_headers()
             self.wfile.write(body)
 
@@ -182,9 +185,12 @@ def another_server(body: bytes) -> Iterator[int]:
             serving.join()
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "fine"}'])
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b"<html>", 200), (b"[]", 200), (b'{"status": "fine"}', 200), (b"<html>", 401), (b"{}", 401)],
+)
 @pytest.mark.parametrize("name", ["status", "usage"])
-def test_of_something_else(refused: Callable[..., str], body: bytes, name: str) -> None:
-    with another_server(body) as port:
+def test_of_something_else(refused: Callable[..., str], body: bytes, code: int, name: str) -> None:
+    with another_server(body, code) as port:
         said = refused(name, "--port", str(port))
     assert said.startswith(f"what answers at http://localhost:{port} is not claudemax (")

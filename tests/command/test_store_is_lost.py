@@ -33,15 +33,18 @@ async def test_page_and_command_say_so(
         assert (shown.code, (await shown.text()).rstrip()) == (503, LOST.message)
         reply = await treq.get(daemon.url, headers={"accept": "text/html"})
         page = await reply.text()
-        assert (reply.code, "the store does not answer (--store)" in page) == (200, True)
+        assert (reply.code, "the store does not answer; the log says why" in page) == (200, True)
         assert "Turns are told again once it does." in page and "keeps no turns" not in page
         told = await in_thread(command.run, "status", *port)
         assert (told.returncode, told.stderr) == (0, "")
-        assert "Store      it does not answer (--store)  claudemax doctor" in told.stdout
+        assert "Store      it does not answer  its log says why" in told.stdout
         told = await in_thread(command.run, "status", "--json", *port)
         assert json.loads(told.stdout)["usage"] is None
         why = await in_thread(command.refusal, "usage", *port)
-        assert why == f"http://localhost:{port[1]}: the store (--store) does not answer at present"
+        assert (
+            why
+            == f"http://localhost:{port[1]}: its store does not answer at present; its log says why"
+        )
     finally:
         postgres.start()
     await until(lambda: daemon.api._kept.database.lost_since is None)

@@ -295,6 +295,13 @@ def test_what_is_ignored_of_messages_is_named(message: Any, ignored: tuple[str, 
     assert read(messages=[message, USER]).ignored == ignored
 
 
+def test_the_name_of_a_result_is_named() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "r", "name": "look"}
+    messages = [USER, {"role": "assistant", "tool_calls": [call]}, result]
+    assert read(messages=messages).ignored == ("messages.name",)
+
+
 def test_the_description_of_a_format_is_that_of_its_schema() -> None:
     form = {"name": "p", "description": "A person.", "schema": {"type": "object"}}
     asked = read(response_format={"type": "json_schema", "json_schema": form}).request

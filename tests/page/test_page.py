@@ -518,3 +518,14 @@ def _fill(cursor: Any, rows: int) -> None:
             sum(cache_write_tokens), 0, 0 FROM turns GROUP BY 1, 2, 3, 4
         """
     )
+
+
+@ensureDeferred
+async def test_a_ledger_that_cannot_be_read(make_daemon: Any, tmp_path: Path) -> None:
+    daemon = await make_daemon(claude=fake_cli(tmp_path / "cli"))
+    state = daemon.home / ".local/state/claudemax"
+    state.rename(tmp_path / "aside")
+    text = (await look(daemon)).html
+    assert "the store does not answer; the log says why" in text and "keeps no turns" not in text
+    (tmp_path / "aside").rename(state)
+    assert "does not answer" not in (await look(daemon)).html

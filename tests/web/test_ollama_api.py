@@ -11,6 +11,7 @@ import pytest
 import treq
 from harness import Daemon, in_thread
 from pytest_twisted import ensureDeferred
+from raw import connect
 
 from claudeproxy.testing import fake_cli
 from claudeproxy.web.ollama import NOT_HERE, VERSION
@@ -132,6 +133,31 @@ async def test_bodies_as_curl_sends_them(daemon: Daemon) -> None:
         response = await treq.post(f"{daemon.url}/api/generate", data=body, headers=headers)
         assert response.code in (403, 415)
         assert list(await treq.json_content(response)) == ["error"]
+
+
+@ensureDeferred
+async def test_a_form_is_not_parsed_as_one(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    monkeypatch.setattr("twisted.web.http.parse_qs", lambda data, *_: parsed.append(data) or {})
+    client = await connect(
+        daemon.port[0],
+        b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: 7\r\n"
+        b"content-type: application/x-www-form-urlencoded\r\n\r\na=b&c=d",
+    )
+    assert b"HTTP/1.1 400 " in await client.replied()
+    assert not parsed  # Twisted has no bounds for it, and keeps what it finds
+    client.transport.loseConnection()
+
+
+@ensureDeferred
+async def test_two_types_are_none(daemon: Daemon) -> None:
+    client = await connect(
+        daemon.port[0],
+        b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n"
+        b"content-type: multipart/form-data; boundary=x\r\ncontent-type: x\r\n\r\n{}",
+    )
+    assert b"HTTP/1.1 415 " in await client.replied()
+    client.transport.loseConnection()
 
 
 @ensureDeferred

@@ -89,6 +89,7 @@ class Format(Protocol):
         """``text`` with the changes made.
 
         :raises Unfit: if what is on the path of a change is neither an object nor a list.
+        :raises ValueError: if it is written in a way that cannot be changed.
         """
 
 
