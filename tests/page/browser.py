@@ -38,6 +38,10 @@ _BECOME = (
 """The pipe has to be descriptors 3 and 4."""
 
 
+class Navigated(Exception):
+    """Another page has come meanwhile, and nothing is known of the former one."""
+
+
 class Browser:
     """One page. ``errors``: what its console has said is wrong; ``asked``: the addresses of all
     requests."""
@@ -88,9 +92,14 @@ class Browser:
     def until(self, expression: str) -> None:
         """Wait until an expression is true."""
         deadline = time.monotonic() + SECONDS
-        while not self.value(f"!!({expression})"):  # an element has no value
+        while not self._is(expression):
             assert time.monotonic() < deadline, f"it did not happen in time: {expression}"
             time.sleep(0.05)
+
+    def _is(self, expression: str) -> bool:
+        with suppress(Navigated):
+            return bool(self.value(f"!!({expression})"))  # an element has no value
+        return False
 
     def call(self, method: str, **params: Any) -> Any:
         """The result of a command."""
@@ -103,6 +112,8 @@ class Browser:
         while True:
             told = self._message()
             if told.get("id") == number:
+                if "navigated" in told.get("error", {}).get("message", ""):
+                    raise Navigated
                 assert "error" not in told, told
                 return told["result"]
             self._note(told.get("method"), told.get("params", {}))
