@@ -191,8 +191,7 @@ class TurnHandler:
         about = asker.ident, method, path, status, told
         access_log.write(*about, seconds, told.key, left)
         if refused:
-            (agent,) = asker.headers.getRawHeaders(b"user-agent", [None])[-1:]
-            self._refused.note(*about, agent, told.key)
+            self._refused.note(*about, asker.headers, told.key)
         self._journal.ended(asker.ident, seconds, status, sent, left)
 
     async def _ask(

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from attrs import asdict, frozen
+from twisted.web.http_headers import Headers
 
 from claudeproxy.ledger.record import client_name
 
@@ -65,16 +66,18 @@ class Refused:
         path: bytes,
         status: int | None,
         facts: Facts,
-        user_agent: bytes | None,
+        headers: Headers,
         key: str | None,
     ) -> None:
         """A request is over; it is kept if it was answered with an error.
 
-        ``status``: as sent, ``None`` if nothing was sent; ``key``: the name of the client's key.
+        ``status``: as sent, ``None`` if nothing was sent; ``headers``: of the request; ``key``: the
+        name of the client's key.
         """
         failure = facts.failure
         if failure is None or status is None or status < 400:
             return
+        (agent,) = headers.getRawHeaders(b"user-agent", [None])[-1:]
         quotes = facts.body_bytes > 0 or failure.param is not None
         self._kept.append(
             RefusedRequest(
@@ -87,7 +90,7 @@ class Refused:
                 code=failure.code,
                 param=None if failure.param is None else _bounded(failure.param, LONGEST_MESSAGE),
                 message=None if quotes else _bounded(failure.message, LONGEST_MESSAGE),
-                client=client_name(user_agent),
+                client=client_name(agent),
                 key=key,
                 body_bytes=facts.body_bytes,
                 fields=facts.fields,

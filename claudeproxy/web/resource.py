@@ -77,7 +77,7 @@ class APIResource(Resource):
         found = access_log.facts(request)
         about = request_id(request), request.method, request.path, status, found
         access_log.write(*about, seconds, found.key, left)
-        self._refused.note(*about, request.getHeader(b"user-agent"), found.key)
+        self._refused.note(*about, request.requestHeaders, found.key)
         if not found.outlived:
             self._journal.ended(request_id(request), seconds, status, request.sentLength, left)
 

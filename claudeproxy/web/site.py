@@ -239,8 +239,7 @@ class Channel(HTTPChannel):
         seconds = self.site.reactor.seconds() - self._began
         key = self.site.gate.key_name(self._headers)
         access_log.write(*about, seconds, key, left=failure is None)
-        (agent,) = self._headers.getRawHeaders(b"user-agent", [None])[-1:]
-        self.site.refused.note(*about, agent, key)
+        self.site.refused.note(*about, self._headers, key)
 
     def close(self) -> None:
         """Close, even if the client never reads what was sent."""

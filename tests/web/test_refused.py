@@ -13,6 +13,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
+from twisted.web.http_headers import Headers
 
 from claudeproxy.messages import Failure, Kind
 from claudeproxy.testing import fake_cli
@@ -176,7 +177,7 @@ FACTS = Facts(Failure(Kind.INVALID, "no", 400, param="a"))
 def note(refused: Refused, number: int = 0, **changes: Any) -> None:
     about = {
         "request_id": f"req_{number}", "method": b"GET", "path": b"/", "status": 400,
-        "facts": FACTS, "user_agent": None, "key": None, **changes,
+        "facts": FACTS, "headers": Headers(), "key": None, **changes,
     }  # fmt: skip
     refused.note(**about)
 
@@ -206,7 +207,11 @@ def test_everything_is_bounded_and_printable() -> None:
     gate = Failure(Kind.INVALID, long, 400)
     for facts in (Facts(gate), Facts(failure, body_bytes=5, fields=names)):
         note(
-            refused, method=long.encode(), path=long.encode(), user_agent=long.encode(), facts=facts
+            refused,
+            method=long.encode(),
+            path=long.encode(),
+            headers=Headers({"user-agent": [long]}),
+            facts=facts,
         )
     for kept in refused.latest():
         text = json.dumps(kept, ensure_ascii=False)
